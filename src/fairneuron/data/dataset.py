@@ -1,0 +1,319 @@
+"""The data of a classifier with the groups it may treat unequally."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isclose
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fairneuron.errors import DataError, OptionError, did_you_mean, warn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fairneuron.data.schema import Schema
+
+Mask = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """A fitted ``(x - mean) / scale`` per column; float32, shape ``(features,)`` each."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    @classmethod
+    def fit(cls, x: torch.Tensor) -> Scaling:
+        """Standardises the columns of ``x (n, features)``; columns of zeros and ones stay as they are."""
+        wide = x.double()
+        mean, scale = wide.mean(0), wide.std(0, correction=0)
+        flag = ((x == 0) | (x == 1)).all(0)  # one-hot columns
+        constant = scale == 0
+        mean = torch.where(flag, 0.0, mean)
+        scale = torch.where(flag | constant, 1.0, scale)
+        return cls(mean.float(), scale.float())
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.mean) / self.scale
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Encoded inputs, labels and sensitive columns. What a network reads is a tensor; the rest is numpy.
+
+    Attributes:
+        x: ``(n, features)`` float32. Unscaled until ``split``.
+        y: ``(n,)`` int64 class labels; 1 is the class that ``positive`` names.
+        sensitive: ``(n, k)`` int64 codes into ``sensitive_levels``.
+        sensitive_names: The k sensitive columns.
+        sensitive_levels: For each of them the names of its values.
+        feature_names: The columns of ``x``.
+        name: What to call the data in reports.
+        positive: What ``y == 1`` means.
+        schema: How a table becomes such data, if it came from one.
+        scaling: What ``split`` fitted on its training part, if it did.
+    """
+
+    x: torch.Tensor
+    y: Ints
+    sensitive: Ints
+    sensitive_names: tuple[str, ...]
+    sensitive_levels: tuple[tuple[str, ...], ...]
+    feature_names: tuple[str, ...]
+    name: str = "data"
+    positive: str = "1"
+    schema: Schema | None = None
+    scaling: Scaling | None = None
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        target: str,
+        positive: object = None,
+        sensitive: str | Sequence[str],
+        include_sensitive: bool = False,
+        drop: Sequence[str] = (),
+        name: str = "data",
+    ) -> Dataset:
+        """Encodes a table: numbers as they are, all else one-hot.
+
+        Args:
+            frame: A pandas DataFrame, a row per sample.
+            target: The column with the label; it must have two values.
+            positive: The label that counts as ``y = 1``. May be left out for 0/1 and boolean labels.
+            sensitive: The column or columns whose groups are compared. A missing value is the group "unknown".
+            include_sensitive: Whether these columns are inputs of the network too.
+            drop: Columns that are neither inputs nor anything else.
+            name: What to call the data in reports.
+
+        Returns:
+            The data, unscaled, with its fitted ``schema``.
+
+        Raises:
+            DataError: For what cannot be encoded: see the ``data-*`` codes.
+        """
+        from fairneuron.data.schema import Schema
+
+        columns = [sensitive] if isinstance(sensitive, str) else list(sensitive)
+        left_out = {target, *drop, *(() if include_sensitive else columns)}
+        for column in drop:
+            if column not in frame.columns:
+                raise DataError(
+                    "data-no-column",
+                    "A column to drop must exist",
+                    got=repr(column),
+                    cure=did_you_mean(column, frame.columns),
+                )
+        schema = Schema.fit(
+            frame,
+            target=target,
+            positive=positive,
+            sensitive=columns,
+            inputs=[c for c in frame.columns if c not in left_out],
+        )
+        return schema.encode(frame, name=name)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: npt.ArrayLike | torch.Tensor,
+        y: npt.ArrayLike,
+        sensitive: npt.ArrayLike,
+        *,
+        sensitive_names: Sequence[str] | None = None,
+        feature_names: Sequence[str] | None = None,
+        name: str = "data",
+        positive: str = "1",
+    ) -> Dataset:
+        """Takes ready arrays.
+
+        Args:
+            x: ``(n, features)`` numbers.
+            y: ``(n,)`` integer class labels from 0.
+            sensitive: ``(n,)`` or ``(n, k)`` values of any type; their texts name the groups.
+            sensitive_names: Names of the k columns; "sensitive" (and a number) unless given.
+            feature_names: Names of the columns of ``x``; "x0", "x1", … unless given.
+            name: What to call the data in reports.
+            positive: What ``y == 1`` means.
+
+        Raises:
+            DataError: For different lengths, non-finite numbers or labels that are not 0, 1, ….
+        """
+        tensor = torch.as_tensor(x).to(torch.float32)
+        labels = np.asarray(y)
+        table = np.asarray(sensitive)
+        table = table[:, None] if table.ndim == 1 else table
+        if not len(tensor) == len(labels) == len(table):
+            raise DataError(
+                "data-lengths",
+                "x, y and sensitive must have as many rows as each other",
+                got=f"{len(tensor)}, {len(labels)} and {len(table)}",
+                cure="Check how they were cut.",
+            )
+        if tensor.ndim != 2 or labels.ndim != 1:
+            raise DataError(
+                "data-shape",
+                "x must be (n, features) and y (n,)",
+                got=f"{tuple(tensor.shape)} and {labels.shape}",
+                cure="Reshape them.",
+            )
+        if not np.array_equal(labels, labels.astype(np.int64)) or labels.min(initial=0) < 0:
+            raise DataError(
+                "data-labels",
+                "y must hold the integers 0, 1, …",
+                got=str(np.unique(labels)[:5].tolist()),
+                cure="Encode the labels; 1 is the class whose rates are compared.",
+            )
+        columns = [np.unique(column.astype(str), return_inverse=True) for column in table.T]
+        names = tuple(sensitive_names or _numbered("sensitive", len(columns)))
+        return cls(
+            x=tensor,
+            y=labels.astype(np.int64),
+            sensitive=np.stack([codes for _, codes in columns], axis=1).astype(np.int64),
+            sensitive_names=names,
+            sensitive_levels=tuple(tuple(map(str, levels)) for levels, _ in columns),
+            feature_names=tuple(feature_names or [f"x{i}" for i in range(tensor.shape[1])]),
+            name=name,
+            positive=positive,
+        )
+
+    def __post_init__(self) -> None:
+        if not torch.isfinite(self.x).all():
+            row, column = (int(i) for i in (~torch.isfinite(self.x)).nonzero()[0])
+            raise DataError(
+                "data-nonfinite",
+                "Every input must be a finite number",
+                got=f"{float(self.x[row, column])} in row {row}, column {self.feature_names[column]!r}",
+                cure="Fill or drop it.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __repr__(self) -> str:
+        groups = ", ".join(
+            f"{name} {n}" for name, n in zip(self.group_names, self.group_counts, strict=True)
+        )
+        return (
+            f"Dataset({self.name!r}: {len(self)} rows, {self.x.shape[1]} features, "
+            f"y = 1 is {self.positive!r} ({self.y.astype(bool).mean():.1%}); {groups})"
+        )
+
+    @cached_property
+    def group(self) -> Ints:
+        """``(n,)`` index into ``group_names``: the intersection of all sensitive columns."""
+        sizes = [len(levels) for levels in self.sensitive_levels]
+        return np.ravel_multi_index(tuple(self.sensitive.T), tuple(sizes)).astype(np.int64)
+
+    @cached_property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of all intersections, also of those without a row."""
+        names = [""]
+        for levels in self.sensitive_levels:
+            names = [f"{name} & {level}" if name else level for name in names for level in levels]
+        return tuple(names)
+
+    @property
+    def group_counts(self) -> Ints:
+        """Rows per group, ``(groups,)``."""
+        return np.bincount(self.group, minlength=len(self.group_names))
+
+    def subset(self, rows: Mask | Ints) -> Dataset:
+        """Returns the rows that a mask or an index selects."""
+        index = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
+        return replace(
+            self,
+            x=self.x[torch.from_numpy(index)],
+            y=self.y[index],
+            sensitive=self.sensitive[index],
+        )
+
+    def split(
+        self,
+        seed: int = 0,
+        *,
+        fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+        scale: bool = True,
+    ) -> tuple[Dataset, Dataset, Dataset]:
+        """Splits into training, validation and test parts, stratified on label and group.
+
+        Args:
+            seed: Another seed, another split.
+            fractions: Of the rows for each part. Each cell of label and group deviates by at most two rows.
+            scale: Whether to standardise the columns, fitted on the training part. Columns of zeros and ones stay.
+
+        Raises:
+            DataError: If a part would miss a group or a class that the data has.
+        """
+        if min(fractions) <= 0 or not isclose(sum(fractions), 1):
+            raise OptionError(
+                "option-fractions",
+                "The three fractions must be positive and sum to 1",
+                got=str(fractions),
+                cure="For example (0.7, 0.1, 0.2).",
+            )
+        order = np.random.default_rng(seed).permutation(len(self))
+        cell = self.y * len(self.group_names) + self.group
+        order = order[np.argsort(cell[order], kind="stable")]
+        in_test = _every(len(order), fractions[2])
+        rest = order[~in_test]
+        in_valid = _every(len(rest), fractions[1] / (fractions[0] + fractions[1]))
+        parts = [self.subset(np.sort(i)) for i in (rest[~in_valid], rest[in_valid], order[in_test])]
+        for part, title in zip(parts, ("training", "validation", "test"), strict=True):
+            self._check_part(part, title)
+        if not scale:
+            return parts[0], parts[1], parts[2]
+        scaling = Scaling.fit(parts[0].x)
+        train, valid, test = (replace(p, x=scaling(p.x), scaling=scaling) for p in parts)
+        return train, valid, test
+
+    def _check_part(self, part: Dataset, title: str) -> None:
+        if len(np.unique(part.y)) < len(np.unique(self.y)):
+            raise DataError(
+                "data-too-few",
+                "Each part of a split needs samples of every class",
+                got=f"{len(part)} {title} rows",
+                cure="Give more data.",
+            )
+        lost = np.flatnonzero((self.group_counts > 0) & (part.group_counts == 0))
+        if len(lost):
+            warn(
+                "data-group-absent",
+                f"The {title} part has nobody of {[self.group_names[g] for g in lost]}; "
+                "its rates are undefined there",
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """Sizes and rates, for printing; no row of the data."""
+        groups = [
+            {"group": name, "n": int(n), "positive": int(self.y[self.group == g].astype(bool).sum())}
+            for g, (name, n) in enumerate(zip(self.group_names, self.group_counts, strict=True))
+        ]
+        return {
+            "name": self.name,
+            "rows": len(self),
+            "features": len(self.feature_names),
+            "positive": self.positive,
+            "sensitive": list(self.sensitive_names),
+            "groups": groups,
+        }
+
+
+def _every(n: int, fraction: float) -> Mask:
+    """Marks a fraction of n positions, as evenly spaced as can be."""
+    steps = np.floor(np.arange(n + 1) * fraction + 0.5)
+    return np.diff(steps) > 0
+
+
+def _numbered(name: str, n: int) -> list[str]:
+    return [name] if n == 1 else [f"{name}{i + 1}" for i in range(n)]

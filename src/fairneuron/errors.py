@@ -1,0 +1,108 @@
+"""Every error and warning that FairNeuron raises on purpose.
+
+::
+
+    FairNeuronError            exit code 3
+    ├── InputError             exit code 2: something given to us breaks a rule
+    │   ├── DataError          tables, labels, sensitive columns
+    │   ├── ModelError         networks that cannot be traced, run or loaded
+    │   ├── OptionError        settings out of range, unknown names
+    │   └── OutputError        folders and files that cannot be written
+    └── FairNeuronWarning      (a ``UserWarning``) we go on, and say what to know
+
+Each carries a stable ``code`` (``data-nan``) for programs and tests, and tells people three things: the
+rule, the value that broke it, and the cure.
+"""
+
+import difflib
+import warnings
+from collections.abc import Iterable
+
+
+class FairNeuronError(Exception):
+    """Base of all our errors.
+
+    Args:
+        code: Stable kebab-case identifier, for programs.
+        rule: What must hold, as a sentence without the full stop.
+        got: The value that broke the rule.
+        cure: What to do about it.
+    """
+
+    exit_code = 3
+
+    def __init__(self, code: str, rule: str, *, got: object = None, cure: str = "") -> None:
+        self.code, self.rule, self.got, self.cure = code, rule, got, cure
+        text = rule if got is None else f"{rule}; got {got}"
+        super().__init__(f"{text}. {cure}".rstrip())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.code, self.rule, self.got, self.cure)
+
+
+def _rebuild(
+    kind: type[FairNeuronError], code: str, rule: str, got: object, cure: str
+) -> FairNeuronError:
+    return kind(code, rule, got=got, cure=cure)
+
+
+class InputError(FairNeuronError):
+    """Something that was given to us breaks a rule."""
+
+    exit_code = 2
+
+
+class DataError(InputError):
+    """A table, its labels or its sensitive columns."""
+
+
+class ModelError(InputError):
+    """A network that cannot be traced, run or loaded."""
+
+
+class OptionError(InputError):
+    """A setting out of range or of an unknown name."""
+
+
+class OutputError(InputError):
+    """A folder or file that cannot be written."""
+
+
+class FairNeuronWarning(UserWarning):
+    """We go on, but there is something to know."""
+
+
+def warn(code: str, message: str) -> None:
+    """Warns the caller of the public function with a message that ends in its ``[code]``."""
+    warnings.warn(f"{message} [{code}]", FairNeuronWarning, stacklevel=3)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns a cure for an unknown name: the nearest known one, and all of them."""
+    names = [str(k) for k in known]
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(names)}."
+
+
+def require_known(code: str, what: str, name: str, known: Iterable[str]) -> None:
+    """Raises an ``OptionError`` unless ``name`` is one of ``known``."""
+    names = list(known)
+    if name not in names:
+        raise OptionError(
+            code, f"The {what} must be a known one", got=repr(name), cure=did_you_mean(name, names)
+        )
+
+
+def require_range(
+    name: str, value: float, low: float, high: float, *, open_low: bool = False, open_high: bool = False
+) -> None:
+    """Raises an ``OptionError`` unless ``value`` is a number between ``low`` and ``high``."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    above = number and (value > low if open_low else value >= low)
+    below = number and (value < high if open_high else value <= high)
+    if not (above and below):
+        interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+        raise OptionError(
+            "option-range", f"{name} must lie in {interval}", got=repr(value), cure="Change it."
+        )
