@@ -1,0 +1,259 @@
+"""Audit: what a model does to each group, from counts that stream, merge and bootstrap in milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from fairneuron import metrics as m
+from fairneuron.data.dataset import Dataset
+from fairneuron.errors import DataError, ModelError
+from fairneuron.metrics import METRICS, Counts, Floats
+from fairneuron.models import Network, Predictor, predicted_classes
+
+BINS = 1024
+DRAWS = 1000
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """Group confusion counts and score histograms, and all that follows from them.
+
+    Attributes:
+        counts: ``(groups, classes, classes)``: group, label, prediction.
+        histograms: ``(groups, 2, BINS)``: scores P(y = 1) of y ≠ 1 and y = 1, or None without scores.
+        group_names: Names of the groups, the empty ones too.
+        levels: Their values per sensitive column, ``(groups, k)`` texts.
+        sensitive_names: The k sensitive columns.
+        seed: Of the bootstrap and of the noise floor.
+    """
+
+    counts: npt.NDArray[np.int64]
+    histograms: npt.NDArray[np.int64] | None
+    group_names: tuple[str, ...]
+    levels: tuple[tuple[str, ...], ...]
+    sensitive_names: tuple[str, ...]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.counts.sum((1, 2)) > 0).sum() < 2:
+            raise DataError(
+                "data-single-group",
+                "An audit compares groups: two or more must have samples",
+                got=f"{self.counts.sum((1, 2)).tolist()} samples of {list(self.group_names)}",
+                cure="Choose another sensitive column, or more data.",
+            )
+
+    @cached_property
+    def metrics(self) -> dict[str, float | None]:
+        """Name to value; None where ``undefined`` has the reason."""
+        return {name: _plain(self._value(name)) for name in METRICS}
+
+    @cached_property
+    def undefined(self) -> dict[str, str]:
+        """Why a metric has no value, for those that have none."""
+        return {name: METRICS[name].undefined for name, value in self.metrics.items() if value is None}
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval | None]:
+        """95 % percentile intervals: multinomial bootstrap of the counts, 1,000 draws.
+
+        The gaps are absolute values, so near zero their intervals lie above zero even for equal groups: read them
+        with ``noise_floor``. None where the metric, or it in more than 5 % of the draws, is undefined.
+        """
+        rng = np.random.default_rng([self.seed, 1])
+        draws = {"counts": resample(rng, self.counts)}
+        if self.histograms is not None:
+            draws["histograms"] = resample(rng, self.histograms)
+        return {
+            name: interval(METRICS[name].of(draws[METRICS[name].source])) if value is not None else None
+            for name, value in self.metrics.items()
+        }
+
+    @cached_property
+    def noise_floor(self) -> dict[str, float | None]:
+        """Mean gap that an equal classifier of the same rates shows on groups of these sizes.
+
+        Simulated, 1,000 draws: predictions independent of the group for DP and DPR, independent of it given the label for
+        EO and equalised odds, scores independent of it for ABCC. A difference below the floor is no finding.
+        """
+        rng = np.random.default_rng([self.seed, 2])
+        label = self.counts.sum(2, keepdims=True)  # (g, y, 1)
+        independent = self.counts.sum((0, 1)) / self.counts.sum()  # (p,)
+        given_label = m._ratio(self.counts.sum(0), self.counts.sum((0, 2))[:, None])  # (y, p)
+        blind = _multinomial(rng, label.sum(1), np.broadcast_to(independent, (len(label), independent.size)))
+        fair = _multinomial(rng, label[..., 0], np.broadcast_to(given_label, self.counts.shape))
+        draws: dict[str, Counts] = {name: fair for name in ("eo", "eodds")}
+        draws |= {name: blind[:, :, None, :] for name in ("dp", "dpr")}  # the label plays no part
+        if self.histograms is not None:
+            total = self.histograms.sum((0, 1))
+            scores = _multinomial(
+                rng, self.histograms.sum((1, 2)), np.broadcast_to(total / total.sum(), (len(label), total.size))
+            )
+            draws["abcc"] = scores[:, :, None, :]
+        floors: dict[str, float | None] = {}
+        for name, metric in METRICS.items():
+            if metric.between_groups:
+                value = metric.of(draws[name]) if name in draws else np.full(1, np.nan)
+                floors[name] = _plain(np.nanmean(value)) if np.isfinite(value).any() else None
+        return floors
+
+    @cached_property
+    def groups(self) -> list[dict[str, Any]]:
+        """A row per group: n, positives, and its rates (None where undefined)."""
+        rates = {
+            "selection_rate": m.selection_rate(self.counts),
+            "tpr": m.true_positive_rate(self.counts),
+            "fpr": m.false_positive_rate(self.counts),
+            "accuracy": m.group_accuracy(self.counts),
+        }
+        return [
+            {
+                "group": name,
+                "n": int(self.counts[g].sum()),
+                "positive": int(self.counts[g, m.POSITIVE].sum()),
+                **{rate: _plain(values[g]) for rate, values in rates.items()},
+            }
+            for g, name in enumerate(self.group_names)
+        ]
+
+    def marginal(self, column: str) -> Audit:
+        """The audit of one sensitive column alone, when there are several."""
+        k = self.sensitive_names.index(column)
+        names = tuple(dict.fromkeys(level[k] for level in self.levels))
+        member = np.array([[level[k] == name for level in self.levels] for name in names], dtype=np.int64)
+        histograms = self.histograms
+        return replace(
+            self,
+            counts=np.einsum("mg,gyp->myp", member, self.counts),
+            histograms=None if histograms is None else np.einsum("mg,gyb->myb", member, histograms),
+            group_names=names,
+            levels=tuple((name,) for name in names),
+            sensitive_names=(column,),
+        )
+
+    def merge(self, other: Audit) -> Audit:
+        """The audit of both parts of some data."""
+        both = self.histograms is not None and other.histograms is not None
+        return replace(
+            self,
+            counts=self.counts + other.counts,
+            histograms=np.add(self.histograms, other.histograms) if both else None,  # type: ignore[arg-type]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values, for JSON; counts and rates of groups, no rows."""
+        marginals = self.sensitive_names if len(self.sensitive_names) > 1 else ()
+        return {
+            "n": int(self.counts.sum()),
+            "sensitive": list(self.sensitive_names),
+            "metrics": self.metrics,
+            "intervals": {k: None if v is None else list(v) for k, v in self.intervals.items()},
+            "noise_floor": self.noise_floor,
+            "undefined": self.undefined,
+            "groups": self.groups,
+            **({"by_column": {c: self.marginal(c).to_dict() for c in marginals}} if marginals else {}),
+        }
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{k} {v:.3f}" for k, v in self.metrics.items() if v is not None and k in ("accuracy", "dp", "eo")
+        )
+        return f"Audit(n={self.counts.sum()}, {shown})"
+
+    def _value(self, name: str) -> Floats:
+        metric = METRICS[name]
+        if metric.source == "counts":
+            return metric.of(self.counts)
+        return np.asarray(np.nan) if self.histograms is None else metric.of(self.histograms)
+
+
+def audit(
+    model: nn.Module | Predictor, data: Dataset, *, threshold: float = 0.5, seed: int = 0
+) -> Audit:
+    """Audits a classifier on labelled data with groups.
+
+    Args:
+        model: A module that maps ``x`` to logits (see ``fairneuron.models``), or what a mitigator gave.
+        data: Labels, inputs and groups. With several sensitive columns the groups are their intersections.
+        threshold: On the probability of class 1, for two classes.
+        seed: Of the bootstrap and the noise floor.
+
+    Returns:
+        Metrics, intervals, noise floors and counts.
+
+    Raises:
+        DataError: With fewer than two groups, or labels that the model has no output for.
+        ModelError: If the model does not give finite logits.
+    """
+    scores = predict(model, data)
+    classes = scores.shape[1]
+    predicted = predicted_classes(scores, threshold)
+    groups = len(data.group_names)
+    bins = np.minimum((scores[:, 1] * BINS).astype(np.int64), BINS - 1)
+    cell = np.ravel_multi_index((data.group, (data.y == m.POSITIVE).astype(np.int64), bins), (groups, 2, BINS))
+    return Audit(
+        counts=m.group_counts(data.y, predicted, data.group, groups, classes),
+        histograms=np.bincount(cell, minlength=groups * 2 * BINS).reshape(groups, 2, BINS),
+        group_names=data.group_names,
+        levels=_levels(data),
+        sensitive_names=data.sensitive_names,
+        seed=seed,
+    )
+
+
+def predict(model: nn.Module | Predictor, data: Dataset) -> npt.NDArray[np.float64]:
+    """Class probabilities ``(n, classes)`` of a module or predictor, checked against the labels."""
+    predictor = model if not isinstance(model, nn.Module) and isinstance(model, Predictor) else Network(model)
+    scores = predictor.predict(data)
+    if scores.shape[1] < 2:
+        raise ModelError("model-output", "A classifier needs two classes", got=f"{scores.shape[1]}", cure="")
+    if data.y.max(initial=0) >= scores.shape[1]:
+        raise DataError(
+            "data-labels",
+            f"Labels must be below the model's {scores.shape[1]} classes",
+            got=str(int(data.y.max())),
+            cure="Check the head, or the labels.",
+        )
+    return scores
+
+
+def resample(rng: np.random.Generator, counts: Counts) -> Counts:
+    """Multinomial bootstrap: ``(DRAWS, *counts.shape)`` tables of the same total."""
+    flat = counts.reshape(-1)
+    used = np.flatnonzero(flat)
+    draws = np.zeros((DRAWS, flat.size), dtype=np.int32)
+    draws[:, used] = rng.multinomial(flat.sum(), flat[used] / flat.sum(), size=DRAWS)
+    return draws.reshape(DRAWS, *counts.shape)
+
+
+def interval(draws: Floats) -> Interval | None:
+    """2.5 % and 97.5 % quantiles of the defined draws; None if more than 5 % are undefined."""
+    defined = draws[np.isfinite(draws)]
+    if defined.size < 0.95 * draws.size:
+        return None
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _multinomial(rng: np.random.Generator, n: Counts, p: Floats) -> Counts:
+    """``(DRAWS, *p.shape)`` tables with n per leading cell; cells without samples stay empty."""
+    return rng.multinomial(np.asarray(n).reshape(p.shape[:-1]), np.nan_to_num(p, nan=1 / p.shape[-1]), size=(DRAWS, *p.shape[:-1]))
+
+
+def _levels(data: Dataset) -> tuple[tuple[str, ...], ...]:
+    sizes = tuple(len(levels) for levels in data.sensitive_levels)
+    return tuple(
+        tuple(levels[i] for levels, i in zip(data.sensitive_levels, index, strict=True))
+        for index in np.ndindex(*sizes)
+    )
+
+
+def _plain(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,359 @@
+"""Group fairness metrics: one line each over group confusion counts, and fairlearn's functions on top.
+
+Counts have the shape ``(..., groups, classes, classes)``: ``counts[g, y, p]`` samples of group g with the
+label y were predicted p. Class 1 is the positive one. Leading dimensions are free, so a metric of a
+thousand bootstrap replicates is the same line as the metric itself. A rate without a denominator is NaN in here;
+``fairneuron.audit`` turns it into None and a reason.
+
+Definitions: Gao et al., FairNeuron (ICSE 2022), section 4.2, equations 5 to 7 (DP, DPR, EO); Hardt et al., Equality of
+Opportunity in Supervised Learning (2016) for equalised odds; names as in fairlearn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fairneuron.errors import DataError, require_known, warn
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.integer[Any] | np.floating[Any]]
+POSITIVE = 1
+NO_GROUP_RATE = "fewer than two groups with a defined rate"
+
+
+def group_counts(
+    y: npt.NDArray[Any], predicted: npt.NDArray[Any], group: npt.NDArray[Any], groups: int, classes: int
+) -> npt.NDArray[np.int64]:
+    """Counts ``(groups, classes, classes)`` from integer arrays of shape ``(n,)``."""
+    cell = np.ravel_multi_index((group, y, predicted), (groups, classes, classes))
+    return np.bincount(cell, minlength=groups * classes**2).reshape(groups, classes, classes)
+
+
+# Rates per group: (..., groups, classes, classes) -> (..., groups)
+
+
+def selection_rate(c: Counts) -> Floats:
+    """P(ŷ = 1 | g)."""
+    return _ratio(c[..., :, POSITIVE].sum(-1), c.sum((-1, -2)))
+
+
+def true_positive_rate(c: Counts) -> Floats:
+    """P(ŷ = 1 | y = 1, g)."""
+    return _ratio(c[..., POSITIVE, POSITIVE], c[..., POSITIVE, :].sum(-1))
+
+
+def false_positive_rate(c: Counts) -> Floats:
+    """P(ŷ = 1 | y ≠ 1, g)."""
+    wrong = c[..., :, POSITIVE].sum(-1) - c[..., POSITIVE, POSITIVE]
+    return _ratio(wrong, c.sum((-1, -2)) - c[..., POSITIVE, :].sum(-1))
+
+
+def group_accuracy(c: Counts) -> Floats:
+    """P(ŷ = y | g)."""
+    return _ratio(np.trace(c, axis1=-2, axis2=-1), c.sum((-1, -2)))
+
+
+# Metrics of the whole: (..., groups, classes, classes) -> (...)
+
+
+def accuracy(c: Counts) -> Floats:
+    """P(ŷ = y)."""
+    return group_accuracy(c.sum(-3, keepdims=True))[..., 0]
+
+
+def class_accuracies(c: Counts) -> Floats:
+    """P(ŷ = y | y = k) per class, ``(..., classes)``."""
+    total = c.sum(-3)
+    return _ratio(np.diagonal(total, axis1=-2, axis2=-1), total.sum(-1))
+
+
+def balanced_accuracy(c: Counts) -> Floats:
+    """The mean of the class accuracies."""
+    return class_accuracies(c).mean(-1)
+
+
+def f1(c: Counts) -> Floats:
+    """2 TP / (2 TP + FP + FN) of class 1."""
+    t = c.sum(-3)
+    return _ratio(2 * t[..., 1, 1], t[..., 1, :].sum(-1) + t[..., :, 1].sum(-1))
+
+
+def worst_group_accuracy(c: Counts) -> Floats:
+    """The lowest accuracy of a group."""
+    return _reduce(group_accuracy(c), np.fmin)
+
+
+def dp(c: Counts) -> Floats:
+    """Demographic parity difference: the largest difference of two groups' selection rates."""
+    return _gap(selection_rate(c))
+
+
+def dpr(c: Counts) -> Floats:
+    """Demographic parity ratio: the lowest selection rate over the highest, in [0, 1]."""
+    rates = selection_rate(c)
+    return np.where(_defined(rates), _ratio(_reduce(rates, np.fmin), _reduce(rates, np.fmax)), np.nan)
+
+
+def eo(c: Counts) -> Floats:
+    """Equal opportunity difference: the largest difference of two groups' true positive rates."""
+    return _gap(true_positive_rate(c))
+
+
+def fpr_gap(c: Counts) -> Floats:
+    """The largest difference of two groups' false positive rates."""
+    return _gap(false_positive_rate(c))
+
+
+def eodds(c: Counts) -> Floats:
+    """Equalised odds difference: the larger one of the TPR and FPR differences."""
+    return np.maximum(eo(c), fpr_gap(c))
+
+
+def cv(c: Counts) -> Floats:
+    """Class-wise variance: the variance of the class accuracies (FairNeuron, Table 7)."""
+    return class_accuracies(c).var(-1)
+
+
+def mcd(c: Counts) -> Floats:
+    """Maximum class-wise discrepancy: the largest minus the smallest class accuracy (FairNeuron, Table 7)."""
+    return np.ptp(class_accuracies(c), axis=-1)
+
+
+# Metrics of score histograms (..., groups, 2, bins): y ≠ 1 and y = 1, scores P(y = 1) ascending
+
+
+def auc(h: Counts) -> Floats:
+    """Area under the ROC curve; scores in one bin count as ties."""
+    negative, positive = np.moveaxis(h.sum(-3), -2, 0)
+    below = np.cumsum(negative, -1) - negative / 2
+    return _ratio((positive * below).sum(-1), positive.sum(-1) * negative.sum(-1))
+
+
+def abcc(h: Counts) -> Floats:
+    """Area between the groups' cumulative score curves, largest pair (Han et al., Retiring ΔDP, 2023); threshold-free DP."""
+    total = h.sum(-2)
+    curves = _ratio(np.cumsum(total, -1), total.sum(-1, keepdims=True))
+    areas = [
+        np.abs(curves[..., i, :] - curves[..., j, :]).mean(-1)
+        for i in range(curves.shape[-2])
+        for j in range(i)
+    ]
+    return _reduce(np.stack(areas, -1), np.fmax)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What an audit knows of a metric.
+
+    Attributes:
+        title: Its name in full.
+        of: The function.
+        source: What it reads: confusion "counts" or score "histograms".
+        best: The value of a perfect model: 0 for gaps, 1 for accuracies and ratios.
+        between_groups: Whether it compares groups, so that it has a noise floor.
+        undefined: Why it can be undefined.
+    """
+
+    title: str
+    of: Callable[[Counts], Floats]
+    source: Literal["counts", "histograms"] = "counts"
+    best: float = 0.0
+    between_groups: bool = False
+    undefined: str = NO_GROUP_RATE
+
+    def shortfall(self, value: float) -> float:
+        """How far a value is from the best one."""
+        return abs(value - self.best)
+
+
+_NO_POSITIVES = "no two groups with positives in y"
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("accuracy", accuracy, best=1, undefined="no samples"),
+    "balanced_accuracy": Metric("balanced accuracy", balanced_accuracy, best=1, undefined="a class without samples"),
+    "f1": Metric("F1", f1, best=1, undefined="no positives, in y or predicted"),
+    "auc": Metric("AUC", auc, "histograms", best=1, undefined="y has one class only, or no scores were given"),
+    "worst_group_accuracy": Metric("worst-group accuracy", worst_group_accuracy, best=1),
+    "dp": Metric("demographic parity difference", dp, between_groups=True),
+    "dpr": Metric("demographic parity ratio", dpr, best=1, between_groups=True, undefined="no positive predictions"),
+    "eo": Metric("equal opportunity difference", eo, between_groups=True, undefined=_NO_POSITIVES),
+    "eodds": Metric(
+        "equalised odds difference", eodds, between_groups=True, undefined=f"{_NO_POSITIVES}, or none with negatives"
+    ),
+    "abcc": Metric(
+        "area between score curves", abcc, "histograms", between_groups=True, undefined="no scores were given"
+    ),
+    "cv": Metric("variance of class accuracies", cv, undefined="a class without samples"),
+    "mcd": Metric("largest class accuracy difference", mcd, undefined="a class without samples"),
+}
+
+
+def _ratio(a: Counts, b: Counts) -> Floats:
+    """A / b, NaN where b is 0."""
+    denominator = np.asarray(b, dtype=np.float64)
+    return np.divide(a, denominator, out=np.full(np.broadcast(a, denominator).shape, np.nan), where=denominator != 0)
+
+
+def _defined(rates: Floats) -> npt.NDArray[np.bool_]:
+    """Whether two groups or more have a rate."""
+    return np.isfinite(rates).sum(-1) >= 2
+
+
+def _reduce(rates: Floats, ufunc: np.ufunc) -> Floats:
+    """Smallest or largest defined rate; NaN where there is none."""
+    return np.asarray(ufunc.reduce(rates, axis=-1))
+
+
+def _gap(rates: Floats) -> Floats:
+    return np.where(_defined(rates), _reduce(rates, np.fmax) - _reduce(rates, np.fmin), np.nan)
+
+
+# fairlearn's functions: their names, their signature, their values
+
+
+def demographic_parity_difference(
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    *,
+    sensitive_features: npt.ArrayLike,
+    method: str = "between_groups",
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
+    """Largest difference of selection rates, in [0, 1].
+
+    Args:
+        y_true: Labels, ``(n,)``, 0 or 1 (or -1 and 1); only their number matters here.
+        y_pred: Predictions, likewise.
+        sensitive_features: Groups, ``(n,)``, or ``(n, k)`` for intersections.
+        method: "between_groups" compares the extremes, "to_overall" each group with everybody.
+        sample_weight: ``(n,)``; 1 unless given.
+    """
+    return _difference(_weighted(y_true, y_pred, sensitive_features, sample_weight), selection_rate, method)
+
+
+def demographic_parity_ratio(
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    *,
+    sensitive_features: npt.ArrayLike,
+    method: str = "between_groups",
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
+    """Smallest ratio of selection rates, in [0, 1]; NaN if nobody is selected. See the difference."""
+    return _fold(_weighted(y_true, y_pred, sensitive_features, sample_weight), selection_rate, method)
+
+
+def equal_opportunity_difference(
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    *,
+    sensitive_features: npt.ArrayLike,
+    method: str = "between_groups",
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
+    """Largest difference of true positive rates, in [0, 1]; a group without positives counts as 0, with a warning."""
+    return _difference(_weighted(y_true, y_pred, sensitive_features, sample_weight), true_positive_rate, method)
+
+
+def equal_opportunity_ratio(
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    *,
+    sensitive_features: npt.ArrayLike,
+    method: str = "between_groups",
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
+    """Smallest ratio of true positive rates, in [0, 1]. See the difference."""
+    return _fold(_weighted(y_true, y_pred, sensitive_features, sample_weight), true_positive_rate, method)
+
+
+def equalized_odds_difference(
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    *,
+    sensitive_features: npt.ArrayLike,
+    method: str = "between_groups",
+    sample_weight: npt.ArrayLike | None = None,
+    agg: str = "worst_case",
+) -> float:
+    """The larger ("worst_case") or mean ("mean") of the TPR and FPR differences, in [0, 1]."""
+    counts = _weighted(y_true, y_pred, sensitive_features, sample_weight)
+    pair = [_difference(counts, rate, method) for rate in (true_positive_rate, false_positive_rate)]
+    return _aggregate(pair, agg, max)
+
+
+def equalized_odds_ratio(
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    *,
+    sensitive_features: npt.ArrayLike,
+    method: str = "between_groups",
+    sample_weight: npt.ArrayLike | None = None,
+    agg: str = "worst_case",
+) -> float:
+    """The smaller ("worst_case") or mean ("mean") of the TPR and FPR ratios, in [0, 1]."""
+    counts = _weighted(y_true, y_pred, sensitive_features, sample_weight)
+    pair = [_fold(counts, rate, method) for rate in (true_positive_rate, false_positive_rate)]
+    return _aggregate(pair, agg, min)
+
+
+def _weighted(
+    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sensitive: npt.ArrayLike, weight: npt.ArrayLike | None
+) -> Counts:
+    """Weighted counts ``(groups, 2, 2)``."""
+    labels, predictions, table = (np.asarray(a) for a in (y_true, y_pred, sensitive))
+    if not len(labels) == len(predictions) == len(table):
+        raise DataError(
+            "data-lengths",
+            "y_true, y_pred and sensitive_features must be equally long",
+            got=f"{len(labels)}, {len(predictions)} and {len(table)}",
+            cure="Check how they were cut.",
+        )
+    for values in (labels, predictions):
+        if not set(np.unique(values)) <= {0, 1} and not set(np.unique(values)) <= {-1, 1}:
+            raise DataError(
+                "data-labels",
+                "Labels and predictions must be 0 and 1, or -1 and 1",
+                got=str(np.unique(values)[:5].tolist()),
+                cure="Threshold the scores first.",
+            )
+    table = table.reshape(len(table), -1).astype(str)
+    _, group = np.unique(table, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    counts = np.zeros((int(group.max(initial=0)) + 1, 2, 2))
+    weights = np.ones(len(labels)) if weight is None else np.asarray(weight, dtype=np.float64)
+    np.add.at(counts, (group, (labels.reshape(-1) == 1).astype(int), (predictions.reshape(-1) == 1).astype(int)), weights)
+    return counts
+
+
+def _rates(counts: Counts, rate: Callable[[Counts], Floats]) -> Floats:
+    rates = rate(counts)
+    if not np.isfinite(rates).all():
+        warn("metric-undefined", f"The {rate.__name__} of a group has no denominator and counts as 0")
+    return np.nan_to_num(rates)
+
+
+def _difference(counts: Counts, rate: Callable[[Counts], Floats], method: str) -> float:
+    require_known("option-method", "method", method, ("between_groups", "to_overall"))
+    rates = _rates(counts, rate)
+    if method == "between_groups":
+        return float(np.ptp(rates))
+    return float(np.abs(rates - _rates(counts.sum(0, keepdims=True), rate)).max())
+
+
+def _fold(counts: Counts, rate: Callable[[Counts], Floats], method: str) -> float:
+    require_known("option-method", "method", method, ("between_groups", "to_overall"))
+    rates = _rates(counts, rate)
+    if method == "between_groups":
+        return float(_ratio(rates.min(), rates.max()))
+    ratios = _ratio(rates, _rates(counts.sum(0, keepdims=True), rate))
+    return float(np.nanmin(np.fmin(ratios, _ratio(np.ones(1), ratios))))
+
+
+def _aggregate(pair: list[float], agg: str, worst: Callable[[list[float]], float]) -> float:
+    require_known("option-agg", "agg", agg, ("worst_case", "mean"))
+    return worst(pair) if agg == "worst_case" else sum(pair) / 2

@@ -1,0 +1,176 @@
+"""Networks: what we take for a classifier, how its outputs are read, and the paper's own architecture.
+
+A classifier is any ``torch.nn.Module`` whose ``forward`` maps ``x (n, features)`` to one logit per sample, ``(n,)`` or
+``(n, 1)`` (the probability of class 1 is its sigmoid), or to a logit per class, ``(n, classes)`` (softmax).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fairneuron.data.dataset import Dataset
+from fairneuron.errors import ModelError, require_range
+
+Probabilities = npt.NDArray[np.float64]
+
+
+def mlp(
+    inputs: int, hidden: Sequence[int] = (32, 32, 32), *, outputs: int = 1, dropout: float = 0.0
+) -> nn.Sequential:
+    """The paper's network (section 4.1): fully connected layers with ReLU.
+
+    Args:
+        inputs: Columns of ``x``.
+        hidden: Widths of the hidden layers.
+        outputs: 1 for one logit, else the number of classes.
+        dropout: Adds a dropout layer of this probability after each hidden activation, if above 0.
+    """
+    layers: list[nn.Module] = []
+    width = inputs
+    for units in hidden:
+        layers += [nn.Linear(width, units), nn.ReLU()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+        width = units
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+
+def logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Runs the model and checks its output.
+
+    Returns:
+        ``(n,)`` for a one-logit head, ``(n, classes)`` otherwise.
+
+    Raises:
+        ModelError: If the output is not a tensor of such a shape.
+    """
+    out = model(x)
+    if not isinstance(out, torch.Tensor):
+        raise ModelError(
+            "model-output",
+            "The model must return one tensor of logits",
+            got=type(out).__name__,
+            cure="Wrap it in a module that returns the logits alone.",
+        )
+    if out.ndim == 2 and out.shape[1] == 1:
+        out = out[:, 0]
+    if out.ndim not in (1, 2) or len(out) != len(x):
+        raise ModelError(
+            "model-output",
+            "The model must map (n, features) to (n,), (n, 1) or (n, classes)",
+            got=f"{tuple(out.shape)} for n = {len(x)}",
+            cure="Check the last layer.",
+        )
+    return out
+
+
+def task_loss(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy of logits ``(n,)`` or ``(n, classes)`` for int64 labels ``(n,)``."""
+    if out.ndim == 1:
+        return functional.binary_cross_entropy_with_logits(out, y.to(out.dtype))
+    return functional.cross_entropy(out, y)
+
+
+def positive_score(out: torch.Tensor) -> torch.Tensor:
+    """Probability of class 1, ``(n,)``, differentiable."""
+    return out.sigmoid() if out.ndim == 1 else out.softmax(1)[:, 1]
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Puts every module into eval mode without gradients; each gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def probabilities(model: nn.Module, x: torch.Tensor, *, batch_size: int = 8192) -> Probabilities:
+    """Class probabilities, ``(n, classes)`` float64, with every module in eval mode.
+
+    Raises:
+        ModelError: For outputs that are not logits, or not finite.
+    """
+    require_width(model, x)
+    device = next((p.device for p in model.parameters()), x.device)
+    parts = []
+    with evaluation(model):
+        for batch in x.split(batch_size):
+            out = logits(model, batch.to(device)).double()
+            parts.append(torch.stack([-out, out], 1).sigmoid() if out.ndim == 1 else out.softmax(1))
+    result: Probabilities = torch.cat(parts).cpu().numpy()
+    if not np.isfinite(result).all():
+        raise ModelError(
+            "model-nonfinite",
+            "The model's outputs must be finite",
+            got=f"NaN for {int((~np.isfinite(result)).any(1).sum())} of {len(result)} samples",
+            cure="Check its weights and the scaling of the inputs.",
+        )
+    return result
+
+
+def require_width(model: nn.Module, x: torch.Tensor) -> None:
+    """Raises a ``ModelError`` if the first linear layer of a stack expects another number of columns."""
+    first = next((m for m in model.modules() if isinstance(m, nn.Linear)), None)
+    if isinstance(model, nn.Sequential) and first is not None and first is model[0]:
+        if first.in_features != x.shape[1]:
+            raise ModelError(
+                "model-width",
+                f"The model expects {first.in_features} inputs",
+                got=f"data with {x.shape[1]}",
+                cure="Encode the data as for its training.",
+            )
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """What a mitigator gives back.
+
+    Attributes:
+        needs_sensitive: Whether predicting reads the sensitive columns.
+    """
+
+    needs_sensitive: bool
+
+    def predict(self, data: Dataset) -> Probabilities:
+        """Class probabilities, ``(n, classes)``; the class of the largest one is the prediction."""
+        ...
+
+
+class Network:
+    """A network as a predictor; it reads ``data.x`` alone."""
+
+    needs_sensitive = False
+
+    def __init__(self, model: nn.Module) -> None:
+        if not isinstance(model, nn.Module):
+            raise ModelError(
+                "model-type",
+                "A model must be a torch.nn.Module",
+                got=type(model).__name__,
+                cure="Give the module itself.",
+            )
+        self.model = model
+
+    def predict(self, data: Dataset) -> Probabilities:
+        """Class probabilities, ``(n, classes)``."""
+        return probabilities(self.model, data.x)
+
+
+def predicted_classes(scores: Probabilities, threshold: float = 0.5) -> npt.NDArray[np.int64]:
+    """Class per sample: two classes by the threshold on class 1 (at or above it), more by the largest score."""
+    require_range("threshold", threshold, 0, 1)
+    if scores.shape[1] == 2:
+        return (scores[:, 1] >= threshold).astype(np.int64)
+    return scores.argmax(1).astype(np.int64)
