@@ -1,0 +1,84 @@
+"""FairNeuron: audit a trained network for group fairness, find what carries the gap, retrain only that.
+
+``import fairneuron as fn`` is light: torch is imported when a name that needs it is first used.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fairneuron import baselines as baselines
+    from fairneuron import metrics as metrics
+    from fairneuron.audit import Audit as Audit
+    from fairneuron.audit import audit as audit
+    from fairneuron.clustering import rare_paths as rare_paths
+    from fairneuron.data.builtin import load_dataset as load_dataset
+    from fairneuron.data.dataset import Dataset as Dataset
+    from fairneuron.data.schema import Schema as Schema
+    from fairneuron.errors import FairNeuronError as FairNeuronError
+    from fairneuron.errors import FairNeuronWarning as FairNeuronWarning
+    from fairneuron.models import Predictor as Predictor
+    from fairneuron.repair import Conflict as Conflict
+    from fairneuron.repair import FairNeuron as FairNeuron
+    from fairneuron.repair import Paper as Paper
+    from fairneuron.repair import Repair as Repair
+    from fairneuron.repair import repair as repair
+    from fairneuron.slicing import Paths as Paths
+    from fairneuron.slicing import activation_paths as activation_paths
+    from fairneuron.slicing import path_synapses as path_synapses
+    from fairneuron.training import Schedule as Schedule
+    from fairneuron.training import train_classifier as train_classifier
+    from fairneuron.verdict import judge as judge
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Audit": "audit",
+    "Conflict": "repair",
+    "Dataset": "data.dataset",
+    "FairNeuron": "repair",
+    "FairNeuronError": "errors",
+    "FairNeuronWarning": "errors",
+    "Paper": "repair",
+    "Paths": "slicing",
+    "Predictor": "models",
+    "Repair": "repair",
+    "Schedule": "training",
+    "Schema": "data.schema",
+    "activation_paths": "slicing",
+    "audit": "audit",
+    "baselines": "baselines",
+    "judge": "verdict",
+    "load_dataset": "data.builtin",
+    "metrics": "metrics",
+    "path_synapses": "slicing",
+    "rare_paths": "clustering",
+    "repair": "repair",
+    "train_classifier": "training",
+}
+
+__all__ = [*_HOME]  # noqa: PLE0604  # names of the table above
+
+
+class _Package(ModuleType):
+    """Keeps ``fn.repair`` and ``fn.audit`` the functions, although modules of these names hold them."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_HOME[name]}")
+    return module if name in ("baselines", "metrics") else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return [*_HOME, "__version__"]
+
+
+sys.modules[__name__].__class__ = _Package

@@ -135,9 +135,16 @@ class Graph:
         """``(units, fan_in)``."""
         return operator.attrgetter(layer.weight)(self.module)  # type: ignore[no-any-return]
 
-    def neurons(self) -> int:
-        """The number of hidden neurons."""
-        return sum(len(self.weight(layer)) for layer in self.hidden)
+    @cached_property
+    def neurons(self) -> dict[str, Linear]:
+        """The layers of hidden neurons by name; a layer that is used twice counts once."""
+        return {layer.name: layer for layer in self.hidden}
+
+    @cached_property
+    def incoming(self) -> dict[str, nn.Parameter]:
+        """The incoming weights and biases of the hidden neurons, by name."""
+        names = [n for layer in self.neurons.values() for n in (layer.weight, layer.bias) if n]
+        return {name: operator.attrgetter(name)(self.module) for name in names}
 
     def with_dropout(self, rate: float) -> fx.GraphModule:
         """The same network, on the same parameters, with dropout after each hidden activation.

@@ -6,7 +6,7 @@ A classifier is any ``torch.nn.Module`` whose ``forward`` maps ``x (n, features)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
@@ -42,7 +42,7 @@ def mlp(
     return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
-def logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def logits(model: Callable[[torch.Tensor], object], x: torch.Tensor) -> torch.Tensor:
     """Runs the model and checks its output.
 
     Returns:

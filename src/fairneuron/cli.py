@@ -1,0 +1,396 @@
+"""The command line: parse, call, print. Nothing that needs torch is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fairneuron.errors import FairNeuronError, FairNeuronWarning, OptionError
+
+if TYPE_CHECKING:
+    from fairneuron.runs import Subject
+    from fairneuron.training import Progress
+
+app = typer.Typer(
+    help="Audit a trained network for group fairness, find what carries the gap, retrain only that.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="The data sets that come with the package.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Data = Annotated[str, typer.Option(help="A data set that comes with the package; see 'fairneuron data list'.")]
+Sensitive = Annotated[
+    list[str] | None, typer.Option(help="A sensitive column to compare; give it again for intersections.")
+]
+IncludeSensitive = Annotated[
+    bool, typer.Option("--include-sensitive", help="Let the network read the sensitive columns too.")
+]
+Hidden = Annotated[str, typer.Option(help="Widths of the base model's hidden layers, such as 32,32,32.")]
+Outputs = Annotated[int, typer.Option(help="Outputs of the base model: 1 logit, or 2 class logits.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights that fairneuron wrote, instead of training a base model.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Part = Annotated[str, typer.Option(help="Which part of the data: train, valid or test.")]
+Gamma = Annotated[float, typer.Option(help="In (0, 1]: share of a neuron's value that its path explains.")]
+Theta = Annotated[float, typer.Option(help="In [0, 1]: a path is rare up to this share of the largest count.")]
+
+
+@app.command()
+def repair(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder to write: weights, result.json, report.md.")],
+    limit: Annotated[
+        list[str] | None, typer.Option(help="METRIC=VALUE to reach, such as dp=0.05; may be repeated. [default: dp=0.05]")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="conflict (retrain the neurons that carry the gap) or paper (Algorithm 1).")
+    ] = "conflict",
+    neuron_share: Annotated[
+        float | None, typer.Option(help="conflict: the largest share of neurons to retrain. [default: 0.1]")
+    ] = None,
+    gamma: Annotated[float | None, typer.Option(help="paper: slicing threshold. [default: 0.9]")] = None,
+    theta: Annotated[float | None, typer.Option(help="paper: clustering threshold. [default: 0.001]")] = None,
+    dropout: Annotated[float | None, typer.Option(help="paper: dropout probability. [default: 0.1]")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each retraining. [default: 10 for conflict, 50 for paper]")
+    ] = None,
+    sensitive: Sensitive = None,
+    include_sensitive: IncludeSensitive = False,
+    hidden: Hidden = "",
+    outputs: Outputs = 1,
+    weights: Weights = None,
+    seed: Seed = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run folder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Shrink a network's gap between groups by retraining only what carries it, and prove it on test data.
+
+    Exit code 0: improved on test data; 1: no reliable improvement, or the limit is not met; 2: bad input; 3: internal error.
+    """
+    from fairneuron.io import require_free
+
+    limits = _limits(limit or ["dp=0.05"])
+    require_free(out, overwrite=overwrite)
+    given = {"neuron_share": neuron_share, "gamma": gamma, "theta": theta, "dropout": dropout, "epochs": epochs}
+    options = {name: value for name, value in given.items() if value is not None}
+    subject = _subject(data, sensitive, include_sensitive, hidden, outputs, weights, seed)
+
+    from fairneuron.runs import run_repair
+
+    with _progress() as progress:
+        run = run_repair(subject, recipe=recipe, limit=limits, options=options, progress=progress)
+    run.write(out, overwrite=overwrite)
+    result = run.to_dict()
+    if as_json:
+        _print_json(result)
+    else:
+        _print_repair(result, out)
+    raise typer.Exit(0 if run.verdict.outcome == "improved" else 1)
+
+
+@app.command()
+def audit(
+    data: Data,
+    part: Part = "test",
+    sensitive: Sensitive = None,
+    include_sensitive: IncludeSensitive = False,
+    hidden: Hidden = "",
+    outputs: Outputs = 1,
+    weights: Weights = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how unequally a network treats groups."""
+    subject = _subject(data, sensitive, include_sensitive, hidden, outputs, weights, seed)
+    index = _part(part)
+
+    from fairneuron.audit import audit as run_audit
+
+    with _progress() as progress:
+        parts = subject.parts()
+        model = subject.model(parts[0], parts[1], progress)
+    result = run_audit(model, parts[index], seed=seed).to_dict()
+    if as_json:
+        _print_json({"data": parts[index].describe() | {"part": part}, "seed": seed, **result})
+    else:
+        _print_audit(result, f"{data}, {part} part")
+
+
+@app.command()
+def paths(
+    data: Data,
+    gamma: Gamma = 0.9,
+    theta: Theta = 1e-3,
+    contribution: Annotated[str, typer.Option(help="signed or absolute.")] = "signed",
+    part: Part = "train",
+    sensitive: Sensitive = None,
+    include_sensitive: IncludeSensitive = False,
+    hidden: Hidden = "",
+    outputs: Outputs = 1,
+    weights: Weights = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Count the activation paths of samples, and see whose paths are rare."""
+    from fairneuron.errors import require_known, require_range
+
+    require_range("gamma", gamma, 0, 1, open_low=True)
+    require_range("theta", theta, 0, 1)
+    require_known("option-contribution", "contribution", contribution, ("signed", "absolute"))
+    subject = _subject(data, sensitive, include_sensitive, hidden, outputs, weights, seed)
+    index = _part(part)
+
+    from fairneuron.clustering import summarise_paths
+    from fairneuron.slicing import activation_paths
+
+    with _progress() as progress:
+        parts = subject.parts()
+        model = subject.model(parts[0], parts[1], progress)
+        found = activation_paths(
+            model, parts[index].x, gamma=gamma, contribution=contribution, progress=progress
+        )
+    summary = summarise_paths(found, parts[index], theta).to_dict()
+    if as_json:
+        _print_json({"data": data, "part": part, "seed": seed, **summary})
+        return
+    console = Console()
+    console.print(Text(summary["sentence"]))
+    table = _table("group", "n", "biased", "benign", "share biased", "y = 1 among biased", "y = 1 among benign")
+    for row in summary["makeup"]:
+        shares = [
+            _share(row["biased"], row["n"]),
+            _share(row["biased_positive"], row["biased"]),
+            _share(row["benign_positive"], row["benign"]),
+        ]
+        table.add_row(*(Text(str(v)) for v in (row["group"], row["n"], row["biased"], row["benign"], *shares)))
+    console.print(table)
+
+
+@data_app.command("list")
+def data_list(as_json: AsJson = False) -> None:
+    """List the data sets."""
+    from fairneuron.data.builtin import SOURCES
+
+    if as_json:
+        _print_json({name: {"title": s.title, "sensitive": list(s.sensitive)} for name, s in SOURCES.items()})
+        return
+    table = _table("name", "what it asks", "sensitive columns")
+    for name, source in SOURCES.items():
+        table.add_row(name, source.title, ", ".join(source.sensitive))
+    Console().print(table)
+
+
+@data_app.command("show")
+def data_show(name: str, as_json: AsJson = False) -> None:
+    """Show a data set: rows, groups, licence and whom to cite."""
+    from fairneuron.data.builtin import SOURCES
+    from fairneuron.errors import require_known
+
+    require_known("option-data", "data set", name, SOURCES)
+    source = SOURCES[name]
+
+    from fairneuron.data.builtin import load_dataset
+
+    described = [load_dataset(name, sensitive=column).describe() for column in source.sensitive]
+    facts = {
+        "title": source.title,
+        "rows": described[0]["rows"],
+        "y = 1": source.positive_means,
+        "licence": source.licence,
+        "cite": source.citation,
+    }
+    groups = {d["sensitive"][0]: d["groups"] for d in described}
+    if as_json:
+        _print_json({"name": name, **facts, "groups": groups})
+        return
+    console = Console()
+    for key, value in facts.items():
+        console.print(Text(f"{key}: {value}"))
+    table = _table("sensitive column", "group", "n", "y = 1")
+    for column, rows in groups.items():
+        for row in rows:
+            table.add_row(column, row["group"], str(row["n"]), f"{row['positive'] / row['n']:.1%}")
+    console.print(table)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from fairneuron import __version__
+
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Runs the command line; our errors become one message and their exit code."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except FairNeuronError as error:
+        if "--json" in sys.argv:
+            _print_json({"error": {"code": error.code, "message": str(error)}})
+        _stderr(f"error[{error.code}]: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _stderr("interrupted; nothing was written")
+        sys.exit(130)
+    except Exception:  # a bug of ours: say so, with what a report needs
+        traceback.print_exc()
+        _stderr("error[internal]: this is a bug in fairneuron; please report it with the lines above.")
+        sys.exit(3)
+
+
+def _subject(
+    data: str,
+    sensitive: list[str] | None,
+    include_sensitive: bool,
+    hidden: str,
+    outputs: int,
+    weights: Path | None,
+    seed: int,
+) -> Subject:
+    """Checks what can be checked without torch, then describes the subject."""
+    from fairneuron.data.builtin import SOURCES
+    from fairneuron.errors import require_known
+
+    require_known("option-data", "data set", data, SOURCES)
+    for column in sensitive or ():
+        require_known("option-sensitive", f"sensitive column of {data}", column, SOURCES[data].sensitive)
+    try:
+        widths = tuple(int(width) for width in hidden.split(",")) if hidden else ()
+    except ValueError:
+        widths = (0,)
+    if any(width < 1 for width in widths):
+        raise OptionError("option-hidden", "--hidden must list widths", got=repr(hidden), cure="For example 32,32,32.")
+    if outputs not in (1, 2):
+        raise OptionError("option-outputs", "--outputs must be 1 or 2", got=outputs, cure="1 is one logit.")
+
+    from fairneuron.runs import Subject
+
+    return Subject(data, tuple(sensitive or ()), include_sensitive, widths, outputs, weights, seed)
+
+
+def _limits(texts: list[str]) -> dict[str, float]:
+    limits = {}
+    for text in texts:
+        name, _, bound = text.partition("=")
+        try:
+            limits[name] = float(bound)
+        except ValueError:
+            raise OptionError(
+                "option-limit", "--limit must be METRIC=VALUE", got=repr(text), cure="For example dp=0.05."
+            ) from None
+    return limits
+
+
+def _part(name: str) -> int:
+    from fairneuron.errors import require_known
+
+    parts = ("train", "valid", "test")
+    require_known("option-part", "part", name, parts)
+    return parts.index(name)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar on a terminal; in a pipe a plain line per step."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        seen: set[str] = set()
+
+        def line(what: str, _done: int, of: int) -> None:
+            if what not in seen:
+                seen.add(what)
+                _stderr(f"{what} ({of} steps)")
+
+        yield line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def step(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=of)
+            bar.update(tasks[what], completed=done, total=of)
+
+        yield step
+
+
+def _print_repair(result: dict[str, Any], out: Path) -> None:
+    from fairneuron.report.markdown import metric_rows
+
+    console = Console()
+    console.print(Text(result["explanation"]["sentence"]))
+    table = _table("on test data", "before", "after", "noise floor")
+    for row in metric_rows(result):
+        table.add_row(*map(Text, row))
+    console.print(table)
+    for data in ("validation", "test"):
+        verdict = result["verdicts"][data]
+        style = "bold green" if verdict["outcome"] == "improved" else "bold yellow"
+        console.print(Text(verdict["sentence"], style=style if data == "test" else ""))
+    console.print(Text(f"Report: {out / 'report.md'}"), soft_wrap=True)
+
+
+def _print_audit(result: dict[str, Any], title: str) -> None:
+    from fairneuron.metrics import METRICS
+
+    console = Console()
+    table = _table(title, "value", "95 % interval", "noise floor")
+    for name, value in result["metrics"].items():
+        bounds, floor = result["intervals"][name], result["noise_floor"].get(name)
+        table.add_row(
+            METRICS[name].title,
+            "undefined" if value is None else f"{value:.3f}",
+            result["undefined"][name] if value is None else "" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}",
+            "" if floor is None else f"{floor:.3f}",
+        )
+    console.print(table)
+    rates = ("selection_rate", "tpr", "fpr", "accuracy")
+    groups = _table("group", "n", "y = 1", *rates)
+    for row in result["groups"]:
+        values = ["undefined" if row[rate] is None else f"{row[rate]:.3f}" for rate in rates]
+        groups.add_row(Text(row["group"]), str(row["n"]), str(row["positive"]), *values)
+    console.print(groups)
+
+
+def _table(*columns: str) -> Table:
+    table = Table()
+    for i, column in enumerate(columns):
+        table.add_column(Text(column), justify="left" if i == 0 else "right")
+    return table
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else ""
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _stderr(text: str) -> None:
+    typer.echo("".join(c if c.isprintable() or c == "\n" else "�" for c in text), err=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    ours = issubclass(category, FairNeuronWarning)
+    _stderr(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno).rstrip())

@@ -1,0 +1,265 @@
+"""Conflict neurons: the few whose weights carry the gap between the groups (Gao et al., sections 1 and 2.3).
+
+A hidden neuron's two goals, accuracy and fairness, can pull its weights in different directions. Here the pull of a goal on a
+neuron is the gradient of that goal with respect to the neuron's incoming weights. The neurons that the gap pulls most are
+retrained; the others keep their weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from fairneuron.data.dataset import Dataset
+from fairneuron.errors import ModelError, require_range
+from fairneuron.graph import Graph, Recorder
+from fairneuron.models import evaluation, logits, positive_score, task_loss
+
+CRITERIA = {"dp": "dp", "dpr": "dp", "eo": "eo", "eodds": "eodds"}
+"""Which differentiable gap stands for a limited metric."""
+
+
+def soft_gap(
+    scores: torch.Tensor, y: torch.Tensor, group: torch.Tensor, criteria: Sequence[str]
+) -> torch.Tensor:
+    """The differentiable gap: largest difference of two groups' mean scores.
+
+    Args:
+        scores: ``(n,)`` probabilities of class 1.
+        y: ``(n,)`` labels.
+        group: ``(n,)`` groups.
+        criteria: "dp": over everybody; "eo": over those with y = 1; "eodds": the larger of that and the same over the others.
+            Several are added.
+
+    Returns:
+        A scalar, at least 0; 0 where fewer than two groups have samples.
+    """
+    return torch.stack([_soft_gap(scores, y, group, criterion) for criterion in criteria]).sum()
+
+
+def _soft_gap(scores: torch.Tensor, y: torch.Tensor, group: torch.Tensor, criterion: str) -> torch.Tensor:
+    if criterion == "dp":
+        return _largest_pair(scores, group)
+    positive = y == 1
+    gap = _largest_pair(scores[positive], group[positive])
+    if criterion == "eo":
+        return gap
+    return torch.maximum(gap, _largest_pair(scores[~positive], group[~positive]))
+
+
+def _largest_pair(scores: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    if scores.numel() == 0:
+        return scores.sum()
+    count = torch.bincount(group)  # (groups,)
+    total = torch.zeros_like(count, dtype=scores.dtype).index_add(0, group, scores)
+    means = (total / count)[count > 0]
+    return means.max() - means.min()
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """A hidden neuron and the pull of both goals on it.
+
+    Attributes:
+        layer: Name of its linear layer.
+        unit: Its position there.
+        pull: Norm of the gradient of the gap with respect to its incoming weights and bias.
+        conflict: Minus the cosine of that gradient and the loss's, in [-1, 1]; above 0 the goals contradict each other.
+    """
+
+    layer: str
+    unit: int
+    pull: float
+    conflict: float
+
+
+def neuron_pulls(graph: Graph, data: Dataset, criteria: Sequence[str]) -> list[Neuron]:
+    """Computes the pull of the gap, and its conflict with the loss, for every hidden neuron that may be trained.
+
+    The gap is linear in the scores once its two groups are known, so its gradient is summed batch by batch.
+    """
+    parameters = {name: p for name, p in graph.incoming.items() if p.requires_grad}
+    if not parameters:
+        raise ModelError(
+            "model-frozen",
+            "A hidden layer must be trainable",
+            got="requires_grad = False on all of them",
+            cure="Call requires_grad_(True) on those that may change.",
+        )
+    weight = _gap_gradient(graph, data, criteria)  # (n,) d gap / d score
+    flat = list(parameters.values())
+    of_gap = [torch.zeros_like(p, dtype=torch.float64) for p in flat]
+    of_loss = [torch.zeros_like(p, dtype=torch.float64) for p in flat]
+    with evaluation(graph.module), torch.enable_grad():
+        for x, y, _, w in _batches(graph, data, weight):
+            out = logits(graph.module, x)
+            goals = ((positive_score(out) * w).sum(), task_loss(out, y) * len(y) / len(data))
+            for goal, total in zip(goals, (of_gap, of_loss), strict=True):
+                for t, g in zip(total, torch.autograd.grad(goal, flat, retain_graph=True), strict=True):
+                    t += g
+    position = {name: i for i, name in enumerate(parameters)}
+    neurons = []
+    for layer in graph.neurons.values():
+        own = [position[name] for name in (layer.weight, layer.bias) if name in position]
+        if layer.weight not in position:
+            continue
+        gap, loss = (
+            torch.cat([total[i].reshape(len(total[i]), -1) for i in own], dim=1) for total in (of_gap, of_loss)
+        )  # (units, fan_in + 1)
+        conflict = -torch.nn.functional.cosine_similarity(gap, loss, dim=1)
+        rows = zip(gap.norm(dim=1).tolist(), conflict.tolist(), strict=True)
+        neurons += [Neuron(layer.name, unit, pull, c) for unit, (pull, c) in enumerate(rows)]
+    return neurons
+
+
+def conflict_neurons(neurons: Sequence[Neuron], share: float) -> list[Neuron]:
+    """Returns the largest pulls: at most the given share of the neurons, at least one, the strongest first."""
+    require_range("neuron_share", share, 0, 1, open_low=True)
+    ranked = sorted(neurons, key=lambda n: -n.pull)  # stable: the earlier one first among equals
+    return ranked[: max(1, int(share * len(neurons)))]
+
+
+def incoming_weights(graph: Graph, neurons: Sequence[Neuron]) -> dict[str, torch.Tensor]:
+    """Masks of the neurons' incoming weights and biases, by parameter name, for ``training.train``."""
+    masks: dict[str, torch.Tensor] = {}
+    for neuron in neurons:
+        layer = graph.neurons[neuron.layer]
+        for name in (layer.weight, layer.bias):
+            if name is not None and graph.incoming[name].requires_grad:
+                masks.setdefault(name, torch.zeros_like(graph.incoming[name]))[neuron.unit] = 1
+    return masks
+
+
+@dataclass(frozen=True)
+class ConflictExplanation:
+    """Which neurons were retrained, and how much of the gap they carry.
+
+    Attributes:
+        criteria: The gaps, added.
+        neurons: The chosen neurons, the strongest pull first.
+        hidden: Number of hidden neurons.
+        gap: Score gap of the original model on the training data.
+        gap_without: The same with the chosen neurons held at their mean activation.
+        gap_without_random: The same with as many random hidden neurons held instead, the mean of 20 draws.
+    """
+
+    criteria: tuple[str, ...]
+    neurons: tuple[Neuron, ...]
+    hidden: int
+    gap: float
+    gap_without: float
+    gap_without_random: float
+
+    @property
+    def carried(self) -> float:
+        """Share of the gap that goes when the chosen neurons are held at their mean; at most 1."""
+        return 1 - self.gap_without / self.gap if self.gap else 0.0
+
+    @property
+    def carried_by_random(self) -> float:
+        """The same for random neurons."""
+        return 1 - self.gap_without_random / self.gap if self.gap else 0.0
+
+    def sentence(self) -> str:
+        """It in one sentence."""
+        layers: dict[str, int] = {}
+        for neuron in self.neurons:
+            layers[neuron.layer] = layers.get(neuron.layer, 0) + 1
+        where = ", ".join(f"{n} in layer {name!r}" for name, n in layers.items())
+        return (
+            f"{len(self.neurons)} of {self.hidden} hidden neurons ({where}) carry {self.carried:.0%} of the score gap "
+            f"({self.gap:.3f} with them, {self.gap_without:.3f} with them held at their mean); "
+            f"as many random neurons carry {self.carried_by_random:.0%}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {
+            **asdict(self),
+            "carried": self.carried,
+            "carried_by_random": self.carried_by_random,
+            "sentence": self.sentence(),
+        }
+
+
+def explain_conflict(
+    graph: Graph, data: Dataset, neurons: Sequence[Neuron], criteria: Sequence[str], *, seed: int = 0
+) -> ConflictExplanation:
+    """Measures how much of the score gap goes when neurons are held at their mean activation."""
+    means = _activation_means(graph, data)
+    everyone = [(name, unit) for name, layer in graph.neurons.items() for unit in range(len(graph.weight(layer)))]
+    generator = torch.Generator().manual_seed(seed)
+    draws = [torch.randperm(len(everyone), generator=generator)[: len(neurons)].tolist() for _ in range(20)]
+    random = [_gap_without(graph, data, [everyone[i] for i in draw], criteria, means) for draw in draws]
+    return ConflictExplanation(
+        criteria=tuple(criteria),
+        neurons=tuple(neurons),
+        hidden=len(everyone),
+        gap=_gap_without(graph, data, [], criteria, means),
+        gap_without=_gap_without(graph, data, [(n.layer, n.unit) for n in neurons], criteria, means),
+        gap_without_random=sum(random) / len(random),
+    )
+
+
+def _activation_means(graph: Graph, data: Dataset) -> dict[int, torch.Tensor]:
+    """Mean activation of the hidden neurons, by position of the layer that holds it."""
+    wanted = {graph.activation_of(layer) for layer in graph.hidden}
+    total: dict[int, torch.Tensor] = {}
+
+    def add(index: int, value: torch.Tensor) -> None:
+        if index in wanted:
+            total[index] = total.get(index, 0) + value.double().sum(0)
+
+    with evaluation(graph.module):
+        for x, *_ in _batches(graph, data):
+            Recorder(graph, add).run(x)
+    return {index: (value / len(data)).float() for index, value in total.items()}
+
+
+def _gap_without(
+    graph: Graph,
+    data: Dataset,
+    held: Sequence[tuple[str, int]],
+    criteria: Sequence[str],
+    means: Mapping[int, torch.Tensor],
+) -> float:
+    """The score gap with some neurons, each a layer's name and a unit, held at their mean activation."""
+    units: dict[int, list[int]] = {}
+    for layer in graph.hidden:
+        chosen = [unit for name, unit in held if name == layer.name]
+        if chosen:
+            units[graph.activation_of(layer)] = chosen
+
+    def hold(index: int, value: torch.Tensor) -> torch.Tensor | None:
+        if index not in units:
+            return None
+        changed = value.clone()
+        changed[:, units[index]] = means[index][units[index]]
+        return changed
+
+    runner = Recorder(graph, hold)
+    with evaluation(graph.module):
+        scores = torch.cat([positive_score(logits(runner.run, x)) for x, *_ in _batches(graph, data)])
+        return float(soft_gap(scores.cpu(), torch.from_numpy(data.y), torch.from_numpy(data.group), criteria))
+
+
+def _gap_gradient(graph: Graph, data: Dataset, criteria: Sequence[str]) -> torch.Tensor:
+    """Derivative of the gap by each sample's score, ``(n,)``."""
+    with evaluation(graph.module):
+        scores = torch.cat([positive_score(logits(graph.module, x)) for x, *_ in _batches(graph, data)]).cpu()
+    scores.requires_grad_(True)
+    gap = soft_gap(scores, torch.from_numpy(data.y), torch.from_numpy(data.group), criteria)
+    return torch.autograd.grad(gap, scores)[0]
+
+
+def _batches(
+    graph: Graph, data: Dataset, *more: torch.Tensor, size: int = 8192
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Inputs, labels, groups and further columns, batch by batch, on the network's device."""
+    device = graph.weight(graph.linear[0]).device
+    columns = (data.x, torch.from_numpy(data.y), torch.from_numpy(data.group), *more)
+    for parts in zip(*(column.split(size) for column in columns), strict=True):
+        yield tuple(part.to(device) for part in parts)

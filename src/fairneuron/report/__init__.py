@@ -1,0 +1,1 @@
+"""Reports: what was wrong, what was done, and whether to trust it."""

@@ -1,0 +1,177 @@
+"""The report of a repair as Markdown, from the plain values of ``result.json`` alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from fairneuron.metrics import METRICS
+
+SHOWN = ("accuracy", "balanced_accuracy", "auc", "worst_group_accuracy", "dp", "dpr", "eo", "eodds", "abcc")
+
+
+def report(result: dict[str, Any]) -> str:
+    """Returns the report of a run; ``result`` is what ``Run.to_dict`` gives."""
+    sections = [
+        "# FairNeuron report",
+        f"**{_escape(result['verdicts']['test']['sentence'])}**",
+        _choice(result),
+        "## Before and after, on test data",
+        before_and_after(result),
+        "Brackets: 95 % bootstrap intervals. Noise floor: what a model that treats all groups equally would show on so few "
+        "samples; a difference below it is no finding.",
+        "## Groups",
+        _groups(result),
+        "## What carries the disparity",
+        *_explanation(result["explanation"]),
+        "## Candidates",
+        _candidates(result),
+        "## Read this with care",
+        *_caveats(result),
+        "## How to reproduce",
+        _reproduce(result),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def metric_rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Name of the metric, before, after and noise floor, as texts."""
+    before, after = result["before"], result["after"]
+    return [
+        (
+            name,
+            _with_interval(before, name),
+            _with_interval(after, name),
+            _number(before["noise_floor"].get(name)) if name in before["noise_floor"] else "",
+        )
+        for name in SHOWN
+    ]
+
+
+def before_and_after(result: dict[str, Any]) -> str:
+    """The table of ``metric_rows``, with the names in full."""
+    rows = [(METRICS[name].title, *rest) for name, *rest in metric_rows(result)]
+    return _table(("metric", "before", "after", "noise floor"), rows)
+
+
+def _choice(result: dict[str, Any]) -> str:
+    trial = result["trials"][result["chosen"]]
+    validation = _escape(result["verdicts"]["validation"]["sentence"])
+    if trial["number"] == 0:
+        return f"No candidate beat the original on validation data; the model is a copy of it. {validation}"
+    settings = ", ".join(f"{name} {value:g}" for name, value in trial["settings"].items())
+    return (
+        f"Candidate {trial['number']} ({settings}) was chosen on validation data, before the test data were read. {validation}"
+    )
+
+
+def _groups(result: dict[str, Any]) -> str:
+    flips = {flip["group"]: flip for flip in result["verdicts"]["test"]["flips"]}
+    rows = []
+    for old, new in zip(result["before"]["groups"], result["after"]["groups"], strict=True):
+        flip = flips[old["group"]]
+        rows.append(
+            (
+                old["group"],
+                str(old["n"]),
+                str(old["positive"]),
+                *(f"{_number(old[rate])} → {_number(new[rate])}" for rate in ("selection_rate", "tpr", "fpr", "accuracy")),
+                f"{flip['to_positive']} / {flip['from_positive']}",
+            )
+        )
+    positive = result["data"]["positive"]
+    columns = ("group", "n", f"y = 1 ({positive})", "selection rate", "TPR", "FPR", "accuracy", "flipped to 1 / to 0")
+    return _table(columns, rows)
+
+
+def _explanation(found: dict[str, Any]) -> list[str]:
+    if "neurons" not in found:
+        rows = [
+            (m["group"], str(m["n"]), str(m["biased"]), str(m["benign"]), _share(m["biased"], m["n"])) for m in found["makeup"]
+        ]
+        return [
+            _escape(found["sentence"]),
+            _table(("group", "n", "biased samples", "benign samples", "share biased"), rows),
+        ]
+    rows = [
+        (f"{n['layer']}", str(n["unit"]), f"{n['pull']:.4f}", f"{n['conflict']:+.2f}") for n in found["neurons"][:20]
+    ]
+    more = len(found["neurons"]) - len(rows)
+    return [
+        _escape(found["sentence"]),
+        "Only the incoming weights of these neurons were changed. Pull: norm of the gradient of the gap with respect to them. "
+        "Conflict: above 0, lowering the gap and lowering the loss pull the neuron in opposite directions.",
+        _table(("layer", "neuron", "pull", "conflict"), rows) + (f"\n\n… and {more} more in `result.json`." if more else ""),
+    ]
+
+
+def _candidates(result: dict[str, Any]) -> str:
+    limited = list(result["configuration"]["limit"])
+    rows = []
+    for trial in result["trials"]:
+        metrics = trial["validation"] or {}
+        settings = ", ".join(f"{k} {v:g}" for k, v in trial["settings"].items()) or "the original"
+        note = "chosen" if trial["number"] == result["chosen"] else "front" if trial["on_front"] else trial["rejected"] or ""
+        rows.append(
+            (str(trial["number"]), settings, *(_number(metrics.get(name)) for name in ("accuracy", *limited)), note)
+        )
+    return _table(("", "settings", "validation accuracy", *(f"validation {name}" for name in limited), ""), rows)
+
+
+def _caveats(result: dict[str, Any]) -> list[str]:
+    small = [g["group"] for g in result["before"]["groups"] if g["n"] < 100]
+    notes = [
+        "The repair reduces a measured gap under the stated definition, on data like these. Definitions of fairness conflict: "
+        "shrinking one gap can widen another, and the table above shows all of them."
+    ]
+    if small:
+        notes.append(f"Groups of fewer than 100 test samples: {', '.join(map(_escape, small))}. Their rates are uncertain.")
+    undefined = {**result["before"]["undefined"], **result["after"]["undefined"]}
+    notes += [f"{METRICS[name].title} is undefined: {reason}." for name, reason in undefined.items()]
+    return ["\n".join(f"- {note}" for note in notes)]
+
+
+def _reproduce(result: dict[str, Any]) -> str:
+    c = result["configuration"]
+    words = ["fairneuron", "repair", "--data", c["data"]]
+    for column in c["sensitive"]:
+        words += ["--sensitive", column]
+    words += ["--include-sensitive"] if c["include_sensitive"] else []
+    words += ["--hidden", ",".join(map(str, c["hidden"]))] if c["hidden"] else []
+    words += ["--outputs", str(c["outputs"])] if c["outputs"] != 1 else []
+    words += ["--weights", c["weights"]] if "weights" in c else []
+    for name, bound in c["limit"].items():
+        words += ["--limit", f"{name}={bound:g}"]
+    words += ["--recipe", c["recipe"]]
+    settings = c["settings"]
+    for option in ("neuron_share", "gamma", "theta", "dropout"):
+        words += [f"--{option.replace('_', '-')}", f"{settings[option]:g}"] if option in settings else []
+    words += ["--epochs", str(settings["schedule"]["epochs"]), "--seed", str(c["seed"]), "--out", "DIR"]
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    return f"```\n{' '.join(words)}\n```\n\nWith {versions}."
+
+
+def _with_interval(audited: dict[str, Any], name: str) -> str:
+    bounds = audited["intervals"].get(name)
+    text = _number(audited["metrics"][name])
+    return text if bounds is None else f"{text} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else ""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_escape, line)) + " |" for line in lines)
+
+
+def _escape(text: str) -> str:
+    """Makes text from users inert in Markdown: no markup, no table cells, no control characters."""
+    text = "".join(c if c.isprintable() else "�" for c in str(text))
+    return re.sub(r"([\\`*\[\]<>|$&]|(?<!\w)_|_(?!\w))", r"\\\1", text) if text != "---" else text
