@@ -1,4 +1,4 @@
-"""FairNeuron: audit a trained network for group fairness, find what carries the gap, retrain only that.
+"""FairNeuron: audit a network for group fairness, find what carries the gap, retrain only that.
 
 ``import fairneuron as fn`` is light: torch is imported when a name that needs it is first used.
 """
@@ -63,7 +63,7 @@ __all__ = [*_HOME]  # noqa: PLE0604  # names of the table above
 
 
 class _Package(ModuleType):
-    """Keeps ``fn.repair`` and ``fn.audit`` the functions, although modules of these names hold them."""
+    """Keeps ``fn.repair`` and ``fn.audit`` functions, although modules have these names too."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in _HOME and isinstance(value, ModuleType)):

@@ -1,4 +1,4 @@
-"""Audit: what a model does to each group, from counts that stream, merge and bootstrap in milliseconds."""
+"""Audit: what a model does to each group, from counts that stream, merge and bootstrap."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Audit:
 
     Attributes:
         counts: ``(groups, classes, classes)``: group, label, prediction.
-        histograms: ``(groups, 2, BINS)``: scores P(y = 1) of y ≠ 1 and y = 1, or None without scores.
+        histograms: ``(groups, 2, BINS)``: scores P(y = 1) of y ≠ 1 and y = 1, or None without
+            scores.
         group_names: Names of the groups, the empty ones too.
         levels: Their values per sensitive column, ``(groups, k)`` texts.
         sensitive_names: The k sensitive columns.
@@ -58,43 +59,53 @@ class Audit:
     @cached_property
     def undefined(self) -> dict[str, str]:
         """Why a metric has no value, for those that have none."""
-        return {name: METRICS[name].undefined for name, value in self.metrics.items() if value is None}
+        return {
+            name: METRICS[name].undefined for name, value in self.metrics.items() if value is None
+        }
 
     @cached_property
     def intervals(self) -> dict[str, Interval | None]:
         """95 % percentile intervals: multinomial bootstrap of the counts, 1,000 draws.
 
-        The gaps are absolute values, so near zero their intervals lie above zero even for equal groups: read them
-        with ``noise_floor``. None where the metric, or it in more than 5 % of the draws, is undefined.
+        The gaps are absolute values, so near zero their intervals lie above zero even for equal
+        groups: read them with ``noise_floor``. None where the metric, or it in more than 5 % of the
+        draws, is undefined.
         """
         rng = np.random.default_rng([self.seed, 1])
-        draws = {"counts": resample(rng, self.counts)}
-        if self.histograms is not None:
-            draws["histograms"] = resample(rng, self.histograms)
-        return {
-            name: interval(METRICS[name].of(draws[METRICS[name].source])) if value is not None else None
-            for name, value in self.metrics.items()
-        }
+        drawn: dict[str, list[Floats]] = {name: [] for name in self.metrics}
+        for _ in range(DRAWS // 100):  # a part at a time: histograms are large
+            parts = {"counts": resample(rng, self.counts, 100)}
+            if self.histograms is not None:
+                parts["histograms"] = resample(rng, self.histograms, 100)
+            for name, value in self.metrics.items():
+                if value is not None:
+                    drawn[name].append(METRICS[name].of(parts[METRICS[name].source]))
+        return {name: interval(np.concatenate(d)) if d else None for name, d in drawn.items()}
 
     @cached_property
     def noise_floor(self) -> dict[str, float | None]:
         """Mean gap that an equal classifier of the same rates shows on groups of these sizes.
 
-        Simulated, 1,000 draws: predictions independent of the group for DP and DPR, independent of it given the label for
-        EO and equalised odds, scores independent of it for ABCC. A difference below the floor is no finding.
+        Simulated, 1,000 draws: predictions independent of the group for DP and DPR, independent of
+        it given the label for EO and equalised odds, scores independent of it for ABCC. A
+        difference below the floor is no finding.
         """
         rng = np.random.default_rng([self.seed, 2])
         label = self.counts.sum(2, keepdims=True)  # (g, y, 1)
         independent = self.counts.sum((0, 1)) / self.counts.sum()  # (p,)
         given_label = m._ratio(self.counts.sum(0), self.counts.sum((0, 2))[:, None])  # (y, p)
-        blind = _multinomial(rng, label.sum(1), np.broadcast_to(independent, (len(label), independent.size)))
+        blind = _multinomial(
+            rng, label.sum(1), np.broadcast_to(independent, (len(label), independent.size))
+        )
         fair = _multinomial(rng, label[..., 0], np.broadcast_to(given_label, self.counts.shape))
-        draws: dict[str, Counts] = {name: fair for name in ("eo", "eodds")}
-        draws |= {name: blind[:, :, None, :] for name in ("dp", "dpr")}  # the label plays no part
+        draws: dict[str, Counts] = dict.fromkeys(("eo", "eodds"), fair)
+        draws |= dict.fromkeys(("dp", "dpr"), blind[:, :, None, :])  # the label plays no part
         if self.histograms is not None:
             total = self.histograms.sum((0, 1))
             scores = _multinomial(
-                rng, self.histograms.sum((1, 2)), np.broadcast_to(total / total.sum(), (len(label), total.size))
+                rng,
+                self.histograms.sum((1, 2)),
+                np.broadcast_to(total / total.sum(), (len(label), total.size)),
             )
             draws["abcc"] = scores[:, :, None, :]
         floors: dict[str, float | None] = {}
@@ -127,7 +138,9 @@ class Audit:
         """The audit of one sensitive column alone, when there are several."""
         k = self.sensitive_names.index(column)
         names = tuple(dict.fromkeys(level[k] for level in self.levels))
-        member = np.array([[level[k] == name for level in self.levels] for name in names], dtype=np.int64)
+        member = np.array(
+            [[level[k] == name for level in self.levels] for name in names], dtype=np.int64
+        )
         histograms = self.histograms
         return replace(
             self,
@@ -158,12 +171,18 @@ class Audit:
             "noise_floor": self.noise_floor,
             "undefined": self.undefined,
             "groups": self.groups,
-            **({"by_column": {c: self.marginal(c).to_dict() for c in marginals}} if marginals else {}),
+            **(
+                {"by_column": {c: self.marginal(c).to_dict() for c in marginals}}
+                if marginals
+                else {}
+            ),
         }
 
     def __repr__(self) -> str:
         shown = ", ".join(
-            f"{k} {v:.3f}" for k, v in self.metrics.items() if v is not None and k in ("accuracy", "dp", "eo")
+            f"{k} {v:.3f}"
+            for k, v in self.metrics.items()
+            if v is not None and k in ("accuracy", "dp", "eo")
         )
         return f"Audit(n={self.counts.sum()}, {shown})"
 
@@ -180,8 +199,10 @@ def audit(
     """Audits a classifier on labelled data with groups.
 
     Args:
-        model: A module that maps ``x`` to logits (see ``fairneuron.models``), or what a mitigator gave.
-        data: Labels, inputs and groups. With several sensitive columns the groups are their intersections.
+        model: A module that maps ``x`` to logits (see ``fairneuron.models``), or what a mitigator
+            gave.
+        data: Labels, inputs and groups. With several sensitive columns the groups are their
+            intersections.
         threshold: On the probability of class 1, for two classes.
         seed: Of the bootstrap and the noise floor.
 
@@ -197,7 +218,9 @@ def audit(
     predicted = predicted_classes(scores, threshold)
     groups = len(data.group_names)
     bins = np.minimum((scores[:, 1] * BINS).astype(np.int64), BINS - 1)
-    cell = np.ravel_multi_index((data.group, (data.y == m.POSITIVE).astype(np.int64), bins), (groups, 2, BINS))
+    cell = np.ravel_multi_index(
+        (data.group, (data.y == m.POSITIVE).astype(np.int64), bins), (groups, 2, BINS)
+    )
     return Audit(
         counts=m.group_counts(data.y, predicted, data.group, groups, classes),
         histograms=np.bincount(cell, minlength=groups * 2 * BINS).reshape(groups, 2, BINS),
@@ -210,10 +233,16 @@ def audit(
 
 def predict(model: nn.Module | Predictor, data: Dataset) -> npt.NDArray[np.float64]:
     """Class probabilities ``(n, classes)`` of a module or predictor, checked against the labels."""
-    predictor = model if not isinstance(model, nn.Module) and isinstance(model, Predictor) else Network(model)
+    predictor = (
+        model
+        if not isinstance(model, nn.Module) and isinstance(model, Predictor)
+        else Network(model)
+    )
     scores = predictor.predict(data)
     if scores.shape[1] < 2:
-        raise ModelError("model-output", "A classifier needs two classes", got=f"{scores.shape[1]}", cure="")
+        raise ModelError(
+            "model-output", "A classifier needs two classes", got=f"{scores.shape[1]}", cure=""
+        )
     if data.y.max(initial=0) >= scores.shape[1]:
         raise DataError(
             "data-labels",
@@ -224,13 +253,13 @@ def predict(model: nn.Module | Predictor, data: Dataset) -> npt.NDArray[np.float
     return scores
 
 
-def resample(rng: np.random.Generator, counts: Counts) -> Counts:
-    """Multinomial bootstrap: ``(DRAWS, *counts.shape)`` tables of the same total."""
+def resample(rng: np.random.Generator, counts: Counts, draws: int = DRAWS) -> Counts:
+    """Multinomial bootstrap: ``(draws, *counts.shape)`` tables of the same total."""
     flat = counts.reshape(-1)
     used = np.flatnonzero(flat)
-    draws = np.zeros((DRAWS, flat.size), dtype=np.int32)
-    draws[:, used] = rng.multinomial(flat.sum(), flat[used] / flat.sum(), size=DRAWS)
-    return draws.reshape(DRAWS, *counts.shape)
+    tables = np.zeros((draws, flat.size), dtype=np.int32)
+    tables[:, used] = rng.multinomial(flat.sum(), flat[used] / flat.sum(), size=draws)
+    return tables.reshape(draws, *counts.shape)
 
 
 def interval(draws: Floats) -> Interval | None:
@@ -244,7 +273,11 @@ def interval(draws: Floats) -> Interval | None:
 
 def _multinomial(rng: np.random.Generator, n: Counts, p: Floats) -> Counts:
     """``(DRAWS, *p.shape)`` tables with n per leading cell; cells without samples stay empty."""
-    return rng.multinomial(np.asarray(n).reshape(p.shape[:-1]), np.nan_to_num(p, nan=1 / p.shape[-1]), size=(DRAWS, *p.shape[:-1]))
+    return rng.multinomial(
+        np.asarray(n, dtype=np.int64).reshape(p.shape[:-1]),
+        np.nan_to_num(p, nan=1 / p.shape[-1]),
+        size=(DRAWS, *p.shape[:-1]),
+    )
 
 
 def _levels(data: Dataset) -> tuple[tuple[str, ...], ...]:

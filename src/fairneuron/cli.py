@@ -1,4 +1,7 @@
-"""The command line: parse, call, print. Nothing that needs torch is imported before a command runs."""
+"""The command line: parse, call, print.
+
+Nothing that needs torch is imported before a command runs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from fairneuron.training import Progress
 
 app = typer.Typer(
-    help="Audit a trained network for group fairness, find what carries the gap, retrain only that.",
+    help="Audit a network for group fairness, find what carries the gap, retrain only that.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,23 +34,36 @@ app = typer.Typer(
 data_app = typer.Typer(help="The data sets that come with the package.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-Data = Annotated[str, typer.Option(help="A data set that comes with the package; see 'fairneuron data list'.")]
+Data = Annotated[
+    str, typer.Option(help="A data set that comes with the package; see 'fairneuron data list'.")
+]
 Sensitive = Annotated[
-    list[str] | None, typer.Option(help="A sensitive column to compare; give it again for intersections.")
+    list[str] | None,
+    typer.Option(help="A sensitive column to compare; give it again for intersections."),
 ]
 IncludeSensitive = Annotated[
-    bool, typer.Option("--include-sensitive", help="Let the network read the sensitive columns too.")
+    bool,
+    typer.Option("--include-sensitive", help="Let the network read the sensitive columns too."),
 ]
-Hidden = Annotated[str, typer.Option(help="Widths of the base model's hidden layers, such as 32,32,32.")]
-Outputs = Annotated[int, typer.Option(help="Outputs of the base model: 1 logit, or 2 class logits.")]
+Hidden = Annotated[
+    str, typer.Option(help="Widths of the base model's hidden layers, such as 32,32,32.")
+]
+Outputs = Annotated[
+    int, typer.Option(help="Outputs of the base model: 1 logit, or 2 class logits.")
+]
 Weights = Annotated[
-    Path | None, typer.Option(help="Weights that fairneuron wrote, instead of training a base model.")
+    Path | None,
+    typer.Option(help="Weights that fairneuron wrote, instead of training a base model."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Part = Annotated[str, typer.Option(help="Which part of the data: train, valid or test.")]
-Gamma = Annotated[float, typer.Option(help="In (0, 1]: share of a neuron's value that its path explains.")]
-Theta = Annotated[float, typer.Option(help="In [0, 1]: a path is rare up to this share of the largest count.")]
+Gamma = Annotated[
+    float, typer.Option(help="In (0, 1]: share of a neuron's value that its path explains.")
+]
+Theta = Annotated[
+    float, typer.Option(help="In [0, 1]: a path is rare up to this share of the largest count.")
+]
 
 
 @app.command()
@@ -55,19 +71,33 @@ def repair(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder to write: weights, result.json, report.md.")],
     limit: Annotated[
-        list[str] | None, typer.Option(help="METRIC=VALUE to reach, such as dp=0.05; may be repeated. [default: dp=0.05]")
+        list[str] | None,
+        typer.Option(
+            help="METRIC=VALUE to reach, such as dp=0.05; may be repeated. [default: dp=0.05]"
+        ),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="conflict (retrain the neurons that carry the gap) or paper (Algorithm 1).")
+        str,
+        typer.Option(
+            help="conflict (retrain the neurons that carry the gap) or paper (Algorithm 1)."
+        ),
     ] = "conflict",
     neuron_share: Annotated[
-        float | None, typer.Option(help="conflict: the largest share of neurons to retrain. [default: 0.1]")
+        float | None,
+        typer.Option(help="conflict: the largest share of neurons to retrain. [default: 0.1]"),
     ] = None,
-    gamma: Annotated[float | None, typer.Option(help="paper: slicing threshold. [default: 0.9]")] = None,
-    theta: Annotated[float | None, typer.Option(help="paper: clustering threshold. [default: 0.001]")] = None,
-    dropout: Annotated[float | None, typer.Option(help="paper: dropout probability. [default: 0.1]")] = None,
+    gamma: Annotated[
+        float | None, typer.Option(help="paper: slicing threshold. [default: 0.9]")
+    ] = None,
+    theta: Annotated[
+        float | None, typer.Option(help="paper: clustering threshold. [default: 0.001]")
+    ] = None,
+    dropout: Annotated[
+        float | None, typer.Option(help="paper: dropout probability. [default: 0.1]")
+    ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each retraining. [default: 10 for conflict, 50 for paper]")
+        int | None,
+        typer.Option(help="Epochs of each retraining. [default: 10 for conflict, 50 for paper]"),
     ] = None,
     sensitive: Sensitive = None,
     include_sensitive: IncludeSensitive = False,
@@ -75,18 +105,27 @@ def repair(
     outputs: Outputs = 1,
     weights: Weights = None,
     seed: Seed = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run folder.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run folder.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shrink a network's gap between groups by retraining only what carries it, and prove it on test data.
+    """Shrink a network's gap between groups by retraining what carries it; prove it on test data.
 
-    Exit code 0: improved on test data; 1: no reliable improvement, or the limit is not met; 2: bad input; 3: internal error.
+    Exit code 0: improved on test data; 1: no reliable improvement, or the limit is not met; 2: bad
+    input; 3: internal error.
     """
     from fairneuron.io import require_free
 
     limits = _limits(limit or ["dp=0.05"])
     require_free(out, overwrite=overwrite)
-    given = {"neuron_share": neuron_share, "gamma": gamma, "theta": theta, "dropout": dropout, "epochs": epochs}
+    given = {
+        "neuron_share": neuron_share,
+        "gamma": gamma,
+        "theta": theta,
+        "dropout": dropout,
+        "epochs": epochs,
+    }
     options = {name: value for name, value in given.items() if value is not None}
     subject = _subject(data, sensitive, include_sensitive, hidden, outputs, weights, seed)
 
@@ -170,14 +209,18 @@ def paths(
         return
     console = Console()
     console.print(Text(summary["sentence"]))
-    table = _table("group", "n", "biased", "benign", "share biased", "y = 1 among biased", "y = 1 among benign")
+    table = _table(
+        "group", "n", "biased", "benign", "share biased", "y = 1 among biased", "y = 1 among benign"
+    )
     for row in summary["makeup"]:
         shares = [
             _share(row["biased"], row["n"]),
             _share(row["biased_positive"], row["biased"]),
             _share(row["benign_positive"], row["benign"]),
         ]
-        table.add_row(*(Text(str(v)) for v in (row["group"], row["n"], row["biased"], row["benign"], *shares)))
+        table.add_row(
+            *(Text(str(v)) for v in (row["group"], row["n"], row["biased"], row["benign"], *shares))
+        )
     console.print(table)
 
 
@@ -187,7 +230,12 @@ def data_list(as_json: AsJson = False) -> None:
     from fairneuron.data.builtin import SOURCES
 
     if as_json:
-        _print_json({name: {"title": s.title, "sensitive": list(s.sensitive)} for name, s in SOURCES.items()})
+        _print_json(
+            {
+                name: {"title": s.title, "sensitive": list(s.sensitive)}
+                for name, s in SOURCES.items()
+            }
+        )
         return
     table = _table("name", "what it asks", "sensitive columns")
     for name, source in SOURCES.items():
@@ -251,7 +299,9 @@ def main() -> None:
         sys.exit(130)
     except Exception:  # a bug of ours: say so, with what a report needs
         traceback.print_exc()
-        _stderr("error[internal]: this is a bug in fairneuron; please report it with the lines above.")
+        _stderr(
+            "error[internal]: this is a bug in fairneuron; please report it with the lines above."
+        )
         sys.exit(3)
 
 
@@ -270,15 +320,24 @@ def _subject(
 
     require_known("option-data", "data set", data, SOURCES)
     for column in sensitive or ():
-        require_known("option-sensitive", f"sensitive column of {data}", column, SOURCES[data].sensitive)
+        require_known(
+            "option-sensitive", f"sensitive column of {data}", column, SOURCES[data].sensitive
+        )
     try:
         widths = tuple(int(width) for width in hidden.split(",")) if hidden else ()
     except ValueError:
         widths = (0,)
     if any(width < 1 for width in widths):
-        raise OptionError("option-hidden", "--hidden must list widths", got=repr(hidden), cure="For example 32,32,32.")
+        raise OptionError(
+            "option-hidden",
+            "--hidden must list widths",
+            got=repr(hidden),
+            cure="For example 32,32,32.",
+        )
     if outputs not in (1, 2):
-        raise OptionError("option-outputs", "--outputs must be 1 or 2", got=outputs, cure="1 is one logit.")
+        raise OptionError(
+            "option-outputs", "--outputs must be 1 or 2", got=outputs, cure="1 is one logit."
+        )
 
     from fairneuron.runs import Subject
 
@@ -293,7 +352,10 @@ def _limits(texts: list[str]) -> dict[str, float]:
             limits[name] = float(bound)
         except ValueError:
             raise OptionError(
-                "option-limit", "--limit must be METRIC=VALUE", got=repr(text), cure="For example dp=0.05."
+                "option-limit",
+                "--limit must be METRIC=VALUE",
+                got=repr(text),
+                cure="For example dp=0.05.",
             ) from None
     return limits
 
@@ -322,7 +384,12 @@ def _progress() -> Iterator[Progress]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         tasks: dict[str, Any] = {}
 
@@ -360,7 +427,11 @@ def _print_audit(result: dict[str, Any], title: str) -> None:
         table.add_row(
             METRICS[name].title,
             "undefined" if value is None else f"{value:.3f}",
-            result["undefined"][name] if value is None else "" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}",
+            result["undefined"][name]
+            if value is None
+            else ""
+            if bounds is None
+            else f"{bounds[0]:.3f} to {bounds[1]:.3f}",
             "" if floor is None else f"{floor:.3f}",
         )
     console.print(table)
@@ -391,6 +462,14 @@ def _stderr(text: str) -> None:
     typer.echo("".join(c if c.isprintable() or c == "\n" else "�" for c in text), err=True)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     ours = issubclass(category, FairNeuronWarning)
-    _stderr(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno).rstrip())
+    text = warnings.formatwarning(message, category, filename, lineno).rstrip()
+    _stderr(f"warning: {message}" if ours else text)

@@ -1,4 +1,7 @@
-"""Clustering: the samples whose activation paths are rare (Gao et al., section 3.3, Algorithm 1, lines 29 to 41)."""
+"""Clustering: the samples whose activation paths are rare.
+
+Gao et al., section 3.3; Algorithm 1, lines 29 to 41.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,9 @@ from fairneuron.slicing import Paths
 def rare_paths(paths: Paths, theta: float = 1e-3) -> Mask:
     """Marks the biased samples: those with a rare path.
 
-    A path is rare if its count is at most ``max(theta * M, 1)``, M the largest count. (The paper prints ``theta * M``; below
-    1 / M that would select nobody, so a path of a single sample always counts as rare.)
+    A path is rare if its count is at most ``max(theta * M, 1)``, M the largest count. (The paper
+    prints ``theta * M``; below 1 / M that would select nobody, so a path of a single sample always
+    counts as rare.)
 
     Args:
         paths: From ``activation_paths``.
@@ -39,7 +43,8 @@ class PathSummary:
         largest: Samples on the most frequent path.
         alone: Paths of a single sample.
         biased: Samples with a rare path.
-        makeup: A row per group: its name and how many of its samples are biased and benign, with y = 1 among them.
+        makeup: A row per group: its name and how many of its samples are biased and benign, with y
+            = 1 among them.
         gamma: Of the slicing.
         theta: Of the clustering.
     """
@@ -61,8 +66,9 @@ class PathSummary:
     def sentence(self) -> str:
         """It in one sentence."""
         return (
-            f"{self.samples} samples take {self.paths} distinct paths (the largest {self.largest} times, {self.alone} once); "
-            f"{self.biased} samples ({self.biased_share:.1%}) have a rare path (γ = {self.gamma:g}, θ = {self.theta:g})."
+            f"{self.samples} samples take {self.paths} distinct paths (the most frequent "
+            f"{self.largest} times, {self.alone} of them once); {self.biased} samples "
+            f"({self.biased_share:.1%}) have a rare path (γ = {self.gamma:g}, θ = {self.theta:g})."
         )
 
     def to_dict(self) -> dict[str, Any]:

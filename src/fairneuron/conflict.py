@@ -1,8 +1,8 @@
-"""Conflict neurons: the few whose weights carry the gap between the groups (Gao et al., sections 1 and 2.3).
+"""Conflict neurons: the few whose weights carry the gap (Gao et al., sections 1 and 2.3).
 
-A hidden neuron's two goals, accuracy and fairness, can pull its weights in different directions. Here the pull of a goal on a
-neuron is the gradient of that goal with respect to the neuron's incoming weights. The neurons that the gap pulls most are
-retrained; the others keep their weights.
+A hidden neuron's two goals, accuracy and fairness, can pull its weights in different directions.
+Here the pull of a goal on a neuron is the gradient of that goal with respect to the neuron's
+incoming weights. The neurons that the gap pulls most are retrained; the others keep their weights.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def soft_gap(
         scores: ``(n,)`` probabilities of class 1.
         y: ``(n,)`` labels.
         group: ``(n,)`` groups.
-        criteria: "dp": over everybody; "eo": over those with y = 1; "eodds": the larger of that and the same over the others.
-            Several are added.
+        criteria: "dp": over everybody; "eo": over those with y = 1; "eodds": the larger of that and
+            the same over the others. Several are added.
 
     Returns:
         A scalar, at least 0; 0 where fewer than two groups have samples.
@@ -40,7 +40,9 @@ def soft_gap(
     return torch.stack([_soft_gap(scores, y, group, criterion) for criterion in criteria]).sum()
 
 
-def _soft_gap(scores: torch.Tensor, y: torch.Tensor, group: torch.Tensor, criterion: str) -> torch.Tensor:
+def _soft_gap(
+    scores: torch.Tensor, y: torch.Tensor, group: torch.Tensor, criterion: str
+) -> torch.Tensor:
     if criterion == "dp":
         return _largest_pair(scores, group)
     positive = y == 1
@@ -67,7 +69,8 @@ class Neuron:
         layer: Name of its linear layer.
         unit: Its position there.
         pull: Norm of the gradient of the gap with respect to its incoming weights and bias.
-        conflict: Minus the cosine of that gradient and the loss's, in [-1, 1]; above 0 the goals contradict each other.
+        conflict: Minus the cosine of that gradient and the loss's, in [-1, 1]; above 0 the goals
+            contradict each other.
     """
 
     layer: str
@@ -77,9 +80,10 @@ class Neuron:
 
 
 def neuron_pulls(graph: Graph, data: Dataset, criteria: Sequence[str]) -> list[Neuron]:
-    """Computes the pull of the gap, and its conflict with the loss, for every hidden neuron that may be trained.
+    """Computes the pull of the gap, and its conflict with the loss, on each hidden neuron.
 
-    The gap is linear in the scores once its two groups are known, so its gradient is summed batch by batch.
+    Neurons of frozen layers are left out. The gap is linear in the scores once its two groups are
+    known, so its gradient is summed batch by batch.
     """
     parameters = {name: p for name, p in graph.incoming.items() if p.requires_grad}
     if not parameters:
@@ -98,8 +102,9 @@ def neuron_pulls(graph: Graph, data: Dataset, criteria: Sequence[str]) -> list[N
             out = logits(graph.module, x)
             goals = ((positive_score(out) * w).sum(), task_loss(out, y) * len(y) / len(data))
             for goal, total in zip(goals, (of_gap, of_loss), strict=True):
-                for t, g in zip(total, torch.autograd.grad(goal, flat, retain_graph=True), strict=True):
-                    t += g
+                gradients = torch.autograd.grad(goal, flat, retain_graph=True)
+                for sum_, gradient in zip(total, gradients, strict=True):
+                    sum_ += gradient  # noqa: PLW2901  # in place
     position = {name: i for i, name in enumerate(parameters)}
     neurons = []
     for layer in graph.neurons.values():
@@ -107,7 +112,8 @@ def neuron_pulls(graph: Graph, data: Dataset, criteria: Sequence[str]) -> list[N
         if layer.weight not in position:
             continue
         gap, loss = (
-            torch.cat([total[i].reshape(len(total[i]), -1) for i in own], dim=1) for total in (of_gap, of_loss)
+            torch.cat([total[i].reshape(len(total[i]), -1) for i in own], dim=1)
+            for total in (of_gap, of_loss)
         )  # (units, fan_in + 1)
         conflict = -torch.nn.functional.cosine_similarity(gap, loss, dim=1)
         rows = zip(gap.norm(dim=1).tolist(), conflict.tolist(), strict=True)
@@ -116,14 +122,14 @@ def neuron_pulls(graph: Graph, data: Dataset, criteria: Sequence[str]) -> list[N
 
 
 def conflict_neurons(neurons: Sequence[Neuron], share: float) -> list[Neuron]:
-    """Returns the largest pulls: at most the given share of the neurons, at least one, the strongest first."""
+    """Returns at most the given share of the neurons, at least one, the strongest pull first."""
     require_range("neuron_share", share, 0, 1, open_low=True)
     ranked = sorted(neurons, key=lambda n: -n.pull)  # stable: the earlier one first among equals
     return ranked[: max(1, int(share * len(neurons)))]
 
 
 def incoming_weights(graph: Graph, neurons: Sequence[Neuron]) -> dict[str, torch.Tensor]:
-    """Masks of the neurons' incoming weights and biases, by parameter name, for ``training.train``."""
+    """Masks of the neurons' incoming weights and biases, by parameter name."""
     masks: dict[str, torch.Tensor] = {}
     for neuron in neurons:
         layer = graph.neurons[neuron.layer]
@@ -143,7 +149,8 @@ class ConflictExplanation:
         hidden: Number of hidden neurons.
         gap: Score gap of the original model on the training data.
         gap_without: The same with the chosen neurons held at their mean activation.
-        gap_without_random: The same with as many random hidden neurons held instead, the mean of 20 draws.
+        gap_without_random: The same with as many random hidden neurons held instead, the mean of 20
+            draws.
     """
 
     criteria: tuple[str, ...]
@@ -170,7 +177,8 @@ class ConflictExplanation:
             layers[neuron.layer] = layers.get(neuron.layer, 0) + 1
         where = ", ".join(f"{n} in layer {name!r}" for name, n in layers.items())
         return (
-            f"{len(self.neurons)} of {self.hidden} hidden neurons ({where}) carry {self.carried:.0%} of the score gap "
+            f"{len(self.neurons)} of {self.hidden} hidden neurons ({where}) carry "
+            f"{self.carried:.0%} of the score gap "
             f"({self.gap:.3f} with them, {self.gap_without:.3f} with them held at their mean); "
             f"as many random neurons carry {self.carried_by_random:.0%}."
         )
@@ -186,20 +194,36 @@ class ConflictExplanation:
 
 
 def explain_conflict(
-    graph: Graph, data: Dataset, neurons: Sequence[Neuron], criteria: Sequence[str], *, seed: int = 0
+    graph: Graph,
+    data: Dataset,
+    neurons: Sequence[Neuron],
+    criteria: Sequence[str],
+    *,
+    seed: int = 0,
 ) -> ConflictExplanation:
     """Measures how much of the score gap goes when neurons are held at their mean activation."""
     means = _activation_means(graph, data)
-    everyone = [(name, unit) for name, layer in graph.neurons.items() for unit in range(len(graph.weight(layer)))]
+    everyone = [
+        (name, unit)
+        for name, layer in graph.neurons.items()
+        for unit in range(len(graph.weight(layer)))
+    ]
     generator = torch.Generator().manual_seed(seed)
-    draws = [torch.randperm(len(everyone), generator=generator)[: len(neurons)].tolist() for _ in range(20)]
-    random = [_gap_without(graph, data, [everyone[i] for i in draw], criteria, means) for draw in draws]
+    draws = [
+        torch.randperm(len(everyone), generator=generator)[: len(neurons)].tolist()
+        for _ in range(20)
+    ]
+    random = [
+        _gap_without(graph, data, [everyone[i] for i in draw], criteria, means) for draw in draws
+    ]
     return ConflictExplanation(
         criteria=tuple(criteria),
         neurons=tuple(neurons),
         hidden=len(everyone),
         gap=_gap_without(graph, data, [], criteria, means),
-        gap_without=_gap_without(graph, data, [(n.layer, n.unit) for n in neurons], criteria, means),
+        gap_without=_gap_without(
+            graph, data, [(n.layer, n.unit) for n in neurons], criteria, means
+        ),
         gap_without_random=sum(random) / len(random),
     )
 
@@ -226,7 +250,7 @@ def _gap_without(
     criteria: Sequence[str],
     means: Mapping[int, torch.Tensor],
 ) -> float:
-    """The score gap with some neurons, each a layer's name and a unit, held at their mean activation."""
+    """The score gap with some neurons (name of the layer, unit) held at their mean activation."""
     units: dict[int, list[int]] = {}
     for layer in graph.hidden:
         chosen = [unit for name, unit in held if name == layer.name]
@@ -242,14 +266,20 @@ def _gap_without(
 
     runner = Recorder(graph, hold)
     with evaluation(graph.module):
-        scores = torch.cat([positive_score(logits(runner.run, x)) for x, *_ in _batches(graph, data)])
-        return float(soft_gap(scores.cpu(), torch.from_numpy(data.y), torch.from_numpy(data.group), criteria))
+        scores = torch.cat(
+            [positive_score(logits(runner.run, x)) for x, *_ in _batches(graph, data)]
+        )
+        return float(
+            soft_gap(scores.cpu(), torch.from_numpy(data.y), torch.from_numpy(data.group), criteria)
+        )
 
 
 def _gap_gradient(graph: Graph, data: Dataset, criteria: Sequence[str]) -> torch.Tensor:
     """Derivative of the gap by each sample's score, ``(n,)``."""
     with evaluation(graph.module):
-        scores = torch.cat([positive_score(logits(graph.module, x)) for x, *_ in _batches(graph, data)]).cpu()
+        scores = torch.cat(
+            [positive_score(logits(graph.module, x)) for x, *_ in _batches(graph, data)]
+        ).cpu()
     scores.requires_grad_(True)
     gap = soft_gap(scores, torch.from_numpy(data.y), torch.from_numpy(data.group), criteria)
     return torch.autograd.grad(gap, scores)[0]

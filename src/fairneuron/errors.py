@@ -10,8 +10,8 @@
     │   └── OutputError        folders and files that cannot be written
     └── FairNeuronWarning      (a ``UserWarning``) we go on, and say what to know
 
-Each carries a stable ``code`` (``data-nan``) for programs and tests, and tells people three things: the
-rule, the value that broke it, and the cure.
+Each carries a stable ``code`` (``data-nan``) for programs and tests, and tells people three things:
+the rule, the value that broke it, and the cure.
 """
 
 import difflib
@@ -95,7 +95,13 @@ def require_known(code: str, what: str, name: str, known: Iterable[str]) -> None
 
 
 def require_range(
-    name: str, value: float, low: float, high: float, *, open_low: bool = False, open_high: bool = False
+    name: str,
+    value: float,
+    low: float,
+    high: float,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
 ) -> None:
     """Raises an ``OptionError`` unless ``value`` is a number between ``low`` and ``high``."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)

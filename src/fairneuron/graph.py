@@ -1,14 +1,17 @@
 """A network as a graph of layers of neurons, found by tracing.
 
-Tracing (``torch.fx``) runs the model's own ``forward`` on symbols, so what counts is what the network computes and not how
-its attributes are called. Each step must be one of a few kinds:
+Tracing (``torch.fx``) runs the model's own ``forward`` on symbols, so what counts is what the
+network computes and not how its attributes are called. Each step must be one of a few kinds:
 
-========================  ==========================================================================================
+========================
+==========================================================================================
 ``Input``                 The columns of ``x``.
 ``Linear``                ``z = W a + b``: each unit is a neuron, each weight a synapse.
-``Elementwise``           Activation, dropout, batch norm (eval mode), scaling by constants, reshaping: the same neurons.
+``Elementwise``           Activation, dropout, batch norm (eval mode), scaling by constants,
+reshaping: the same neurons.
 ``Sum``                   A residual addition ``a ± b``: each unit has one synapse to every operand.
-========================  ==========================================================================================
+========================
+==========================================================================================
 """
 
 from __future__ import annotations
@@ -123,7 +126,7 @@ class Graph:
         )
 
     def activation_of(self, layer: Layer) -> int:
-        """Position of the last elementwise step that a layer alone feeds: the neuron's activation."""
+        """Position of the neurons' activation: the last elementwise step fed by the layer alone."""
         index = layer.index
         while len(self.readers[index]) == 1 and isinstance(
             self.layers[self.readers[index][0]], Elementwise
@@ -133,7 +136,7 @@ class Graph:
 
     def weight(self, layer: Linear) -> torch.Tensor:
         """``(units, fan_in)``."""
-        return operator.attrgetter(layer.weight)(self.module)  # type: ignore[no-any-return]
+        return operator.attrgetter(layer.weight)(self.module)
 
     @cached_property
     def neurons(self) -> dict[str, Linear]:
@@ -161,7 +164,9 @@ class Graph:
             traced.add_submodule(name, nn.Dropout(rate))
             with traced.graph.inserting_after(node):
                 dropped = traced.graph.call_module(name, (node,))
-            node.replace_all_uses_with(dropped, delete_user_cb=lambda user, own=dropped: user is not own)
+            node.replace_all_uses_with(
+                dropped, delete_user_cb=lambda user, own=dropped: user is not own
+            )
         traced.recompile()
         return traced
 
@@ -170,7 +175,11 @@ class Graph:
         for layer in self.layers:
             if isinstance(layer, (Elementwise, Sum)) and any(s in fed for s in layer.sources):
                 fed.add(layer.index)
-                if isinstance(layer, Elementwise) and layer.activation and layer.index != self.output:
+                if (
+                    isinstance(layer, Elementwise)
+                    and layer.activation
+                    and layer.index != self.output
+                ):
                     yield layer
 
     def _back_to_linear(self, index: int) -> Iterator[Linear]:
@@ -182,36 +191,53 @@ class Graph:
                 yield from self._back_to_linear(source)
 
 
-_ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus,
-    nn.Softsign, nn.Sigmoid, nn.LogSigmoid, nn.Hardsigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Tanhshrink,
-    nn.Hardshrink, nn.Softshrink, nn.Threshold,
-)  # fmt: skip
-_SAME_NEURONS = (nn.Identity, nn.Flatten, nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.BatchNorm1d)
-_ACTIVATION_NAMES = {
-    "relu", "relu_", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "softplus", "softsign", "sigmoid",
-    "logsigmoid", "hardsigmoid", "tanh", "hardtanh", "hardswish", "tanhshrink", "hardshrink", "softshrink", "threshold",
-    "abs", "square",
-}  # fmt: skip
-_SAME_NEURON_NAMES = {
-    "dropout", "alpha_dropout", "flatten", "squeeze", "unsqueeze", "reshape", "view", "contiguous", "float", "double", "to",
-    "clone", "detach",
-}  # fmt: skip
-_ARITHMETIC = {"add": 1, "sub": -1, "mul": None, "truediv": None, "div": None, "neg": None, "iadd": 1, "isub": -1}
+_ACTIVATIONS = tuple(
+    getattr(nn, name)
+    for name in (
+        "ReLU ReLU6 LeakyReLU PReLU RReLU ELU CELU SELU GELU SiLU Mish Softplus Softsign Sigmoid "
+        "LogSigmoid Hardsigmoid Tanh Hardtanh Hardswish Tanhshrink Hardshrink Softshrink Threshold"
+    ).split()
+)
+_SAME_NEURONS = (
+    *(nn.Identity, nn.Flatten, nn.BatchNorm1d),
+    *(nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
+_ACTIVATION_NAMES = (
+    "relu relu_ relu6 leaky_relu elu celu selu gelu silu mish softplus softsign sigmoid logsigmoid "
+    "hardsigmoid tanh hardtanh hardswish tanhshrink hardshrink softshrink threshold abs square"
+).split()
+_SAME_NEURON_NAMES = (
+    "dropout alpha_dropout flatten squeeze unsqueeze reshape view contiguous float double to clone"
+).split()
+_ARITHMETIC = {
+    "add": 1,
+    "sub": -1,
+    "mul": None,
+    "truediv": None,
+    "div": None,
+    "neg": None,
+    "iadd": 1,
+    "isub": -1,
+}
 
 
 def trace(model: nn.Module) -> Graph:
     """Finds the layers of a network.
 
     Args:
-        model: Any module made of linear layers, elementwise activations, dropout, batch norm and additions. It is not changed.
+        model: Any module made of linear layers, elementwise activations, dropout, batch norm and
+            additions. It is not changed.
 
     Raises:
-        ModelError: ``model-untraceable`` if its forward depends on values, ``model-unsupported`` for other layers.
+        ModelError: ``model-untraceable`` if its forward depends on values, ``model-unsupported``
+            for other layers.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(
-            "model-type", "A model must be a torch.nn.Module", got=type(model).__name__, cure="Give the module itself."
+            "model-type",
+            "A model must be a torch.nn.Module",
+            got=type(model).__name__,
+            cure="Give the module itself.",
         )
     try:
         with evaluation(model):  # functional dropout is traced as it is in eval mode: absent
@@ -252,7 +278,9 @@ class _Builder:
             return
         if node.op == "get_attr" or (node.op == "placeholder" and node.args):
             return  # a constant, or an optional argument left at its default
-        make = {"placeholder": self._input, "call_module": self._module}.get(node.op, self._function)
+        make = {"placeholder": self._input, "call_module": self._module}.get(
+            node.op, self._function
+        )
         layer = make(node, len(self.layers))
         self.position[node] = layer.index
         self.layers.append(layer)
@@ -280,7 +308,10 @@ class _Builder:
     def _input(self, node: fx.Node, index: int) -> Layer:
         if index > 0:
             raise ModelError(
-                "model-inputs", "The model's forward must take one tensor", got=f"another input {node.name!r}", cure="Wrap it."
+                "model-inputs",
+                "The model's forward must take one tensor",
+                got=f"another input {node.name!r}",
+                cure="Wrap it.",
             )
         return Input(str(node.target), index, ())
 
@@ -301,7 +332,9 @@ class _Builder:
         name = node.target if isinstance(node.target, str) else node.target.__name__
         sources = self._sources(node)
         if node.target is functional.linear:
-            arguments = dict(zip(("input", "weight", "bias"), node.args, strict=False)) | dict(node.kwargs)
+            arguments = dict(zip(("input", "weight", "bias"), node.args, strict=False)) | dict(
+                node.kwargs
+            )
             weight, bias = arguments["weight"], arguments.get("bias")
             if isinstance(weight, fx.Node) and weight.op == "get_attr":
                 return Linear(
@@ -322,12 +355,14 @@ class _Builder:
 
     def _sources(self, node: fx.Node) -> tuple[int, ...]:
         operands = [*node.args, *node.kwargs.values()]
-        return tuple(self.position[n] for n in operands if isinstance(n, fx.Node) and n in self.position)
+        return tuple(
+            self.position[n] for n in operands if isinstance(n, fx.Node) and n in self.position
+        )
 
     def _unsupported(self, name: str, kind: str) -> ModelError:
         return ModelError(
             "model-unsupported",
-            "Every layer must be Linear, an elementwise activation, Dropout, BatchNorm1d or a residual addition",
+            "Layers must be Linear, activations, Dropout, BatchNorm1d or residual additions",
             got=f"{kind} at {name!r}",
             cure="Other layers have no slicing rule yet.",
         )
@@ -339,7 +374,8 @@ class Recorder(fx.Interpreter):
     Args:
         graph: The traced network.
         module: The module to run, by default the graph's own; a float64 copy, for example.
-        see: Called with the position of a layer and its value; what it returns, if not None, takes the value's place.
+        see: Called with the position of a layer and its value; what it returns, if not None, takes
+            the value's place.
     """
 
     def __init__(
@@ -355,6 +391,7 @@ class Recorder(fx.Interpreter):
         self._widths: dict[int, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
+        """Runs a step and shows its value."""
         value = super().run_node(n)
         if n.name not in self._index:
             return value

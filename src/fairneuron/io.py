@@ -33,7 +33,8 @@ def require_free(folder: Path, *, overwrite: bool = False) -> None:
     """Checks, before any work, that a run folder can be written.
 
     Raises:
-        OutputError: If it exists (and is not a run folder of ours to overwrite), or its parent cannot be written.
+        OutputError: If it exists (and is not a run folder of ours to overwrite), or its parent
+            cannot be written.
     """
     if folder.exists() and not (overwrite and (folder / MANIFEST).is_file()):
         ours = (folder / MANIFEST).is_file()
@@ -48,12 +49,15 @@ def require_free(folder: Path, *, overwrite: bool = False) -> None:
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(
-            "output-readonly", "The output folder must be writable", got=str(folder), cure="Choose another place."
+            "output-readonly",
+            "The output folder must be writable",
+            got=str(folder),
+            cure="Choose another place.",
         )
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes], *, overwrite: bool = False) -> None:
-    """Writes a run folder atomically: it appears complete, with a manifest of sha256 sums, or not at all.
+    """Writes a run folder atomically: it appears complete or not at all; a manifest has sums.
 
     Args:
         folder: Where; its parents are made.
@@ -84,7 +88,10 @@ def write_folder(folder: Path, files: Mapping[str, bytes], *, overwrite: bool = 
             raise
     except OSError as error:
         raise OutputError(
-            "output-failed", f"The folder {folder} must be writable", got=error.strerror or str(error), cure="Nothing was written."
+            "output-failed",
+            f"The folder {folder} must be writable",
+            got=error.strerror or str(error),
+            cure="Nothing was written.",
         ) from error
 
 
@@ -104,7 +111,7 @@ def _sync(folder: Path) -> None:
 
 
 def mlp_weights(model: nn.Sequential) -> bytes:
-    """The weights of a network that ``models.mlp`` made, as safetensors; its widths stand in the header."""
+    """The weights of an ``mlp`` as safetensors; its widths stand in the header."""
     linear = [m for m in model if isinstance(m, nn.Linear)]
     dropout = next((m.p for m in model if isinstance(m, nn.Dropout)), 0.0)
     shape = {
@@ -128,7 +135,9 @@ def load_mlp(path: Path) -> nn.Sequential:
     except OSError:
         regular = False
     if not regular:
-        raise ModelError("model-file", "The weights must be a file", got=str(path), cure="Check the path.")
+        raise ModelError(
+            "model-file", "The weights must be a file", got=str(path), cure="Check the path."
+        )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -144,7 +153,9 @@ def load_mlp(path: Path) -> nn.Sequential:
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if expected != found:
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        wrong = sorted(
+            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+        )
         raise ModelError(
             "model-keys",
             f"The weights must be {', '.join(expected)}",
@@ -152,7 +163,9 @@ def load_mlp(path: Path) -> nn.Sequential:
             cure="Check that the file is whole.",
         )
     if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-        raise ModelError("model-nonfinite", "Weights must be finite", got=f"NaN or infinity in {path}", cure="")
+        raise ModelError(
+            "model-nonfinite", "Weights must be finite", got=f"NaN or infinity in {path}", cure=""
+        )
     model.load_state_dict(state)
     return model.eval()
 
@@ -160,7 +173,11 @@ def load_mlp(path: Path) -> nn.Sequential:
 def _build(header: str | None, path: Path) -> nn.Sequential:
     try:
         shape = json.loads(header or "")
-        inputs, outputs, dropout = int(shape["inputs"]), int(shape["outputs"]), float(shape["dropout"])
+        inputs, outputs, dropout = (
+            int(shape["inputs"]),
+            int(shape["outputs"]),
+            float(shape["dropout"]),
+        )
         hidden = [int(width) for width in shape["hidden"]]
         widths = [inputs, *hidden, outputs]
         if not 0 <= dropout < 1 or min(widths) < 1 or max(widths) > 1 << 16 or len(hidden) > 64:

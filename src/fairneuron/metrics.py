@@ -1,11 +1,13 @@
-"""Group fairness metrics: one line each over group confusion counts, and fairlearn's functions on top.
+"""Group fairness metrics: a line each over confusion counts, and fairlearn's functions.
 
-Counts have the shape ``(..., groups, classes, classes)``: ``counts[g, y, p]`` samples of group g with the
-label y were predicted p. Class 1 is the positive one. Leading dimensions are free, so a metric of a
-thousand bootstrap replicates is the same line as the metric itself. A rate without a denominator is NaN in here;
+Counts have the shape ``(..., groups, classes, classes)``: ``counts[g, y, p]`` samples of group g
+with the label y were predicted p. Class 1 is the positive one. Leading dimensions are free, so a
+metric of a thousand bootstrap replicates is the same line as the metric itself. A rate without a
+denominator is NaN in here;
 ``fairneuron.audit`` turns it into None and a reason.
 
-Definitions: Gao et al., FairNeuron (ICSE 2022), section 4.2, equations 5 to 7 (DP, DPR, EO); Hardt et al., Equality of
+Definitions: Gao et al., FairNeuron (ICSE 2022), section 4.2, equations 5 to 7 (DP, DPR, EO); Hardt
+    et al., Equality of
 Opportunity in Supervised Learning (2016) for equalised odds; names as in fairlearn.
 """
 
@@ -27,7 +29,11 @@ NO_GROUP_RATE = "fewer than two groups with a defined rate"
 
 
 def group_counts(
-    y: npt.NDArray[Any], predicted: npt.NDArray[Any], group: npt.NDArray[Any], groups: int, classes: int
+    y: npt.NDArray[Any],
+    predicted: npt.NDArray[Any],
+    group: npt.NDArray[Any],
+    groups: int,
+    classes: int,
 ) -> npt.NDArray[np.int64]:
     """Counts ``(groups, classes, classes)`` from integer arrays of shape ``(n,)``."""
     cell = np.ravel_multi_index((group, y, predicted), (groups, classes, classes))
@@ -96,7 +102,9 @@ def dp(c: Counts) -> Floats:
 def dpr(c: Counts) -> Floats:
     """Demographic parity ratio: the lowest selection rate over the highest, in [0, 1]."""
     rates = selection_rate(c)
-    return np.where(_defined(rates), _ratio(_reduce(rates, np.fmin), _reduce(rates, np.fmax)), np.nan)
+    return np.where(
+        _defined(rates), _ratio(_reduce(rates, np.fmin), _reduce(rates, np.fmax)), np.nan
+    )
 
 
 def eo(c: Counts) -> Floats:
@@ -120,7 +128,7 @@ def cv(c: Counts) -> Floats:
 
 
 def mcd(c: Counts) -> Floats:
-    """Maximum class-wise discrepancy: the largest minus the smallest class accuracy (FairNeuron, Table 7)."""
+    """Maximum class-wise discrepancy: largest minus smallest class accuracy (Table 7)."""
     return np.ptp(class_accuracies(c), axis=-1)
 
 
@@ -135,7 +143,10 @@ def auc(h: Counts) -> Floats:
 
 
 def abcc(h: Counts) -> Floats:
-    """Area between the groups' cumulative score curves, largest pair (Han et al., Retiring ΔDP, 2023); threshold-free DP."""
+    """Area between the groups' cumulative score curves, largest pair: DP without a threshold.
+
+    Han et al., Retiring ΔDP (2023).
+    """
     total = h.sum(-2)
     curves = _ratio(np.cumsum(total, -1), total.sum(-1, keepdims=True))
     areas = [
@@ -174,18 +185,35 @@ class Metric:
 _NO_POSITIVES = "no two groups with positives in y"
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", accuracy, best=1, undefined="no samples"),
-    "balanced_accuracy": Metric("balanced accuracy", balanced_accuracy, best=1, undefined="a class without samples"),
+    "balanced_accuracy": Metric(
+        "balanced accuracy", balanced_accuracy, best=1, undefined="a class without samples"
+    ),
     "f1": Metric("F1", f1, best=1, undefined="no positives, in y or predicted"),
-    "auc": Metric("AUC", auc, "histograms", best=1, undefined="y has one class only, or no scores were given"),
+    "auc": Metric(
+        "AUC", auc, "histograms", best=1, undefined="y has one class only, or no scores were given"
+    ),
     "worst_group_accuracy": Metric("worst-group accuracy", worst_group_accuracy, best=1),
     "dp": Metric("demographic parity difference", dp, between_groups=True),
-    "dpr": Metric("demographic parity ratio", dpr, best=1, between_groups=True, undefined="no positive predictions"),
+    "dpr": Metric(
+        "demographic parity ratio",
+        dpr,
+        best=1,
+        between_groups=True,
+        undefined="no positive predictions",
+    ),
     "eo": Metric("equal opportunity difference", eo, between_groups=True, undefined=_NO_POSITIVES),
     "eodds": Metric(
-        "equalised odds difference", eodds, between_groups=True, undefined=f"{_NO_POSITIVES}, or none with negatives"
+        "equalised odds difference",
+        eodds,
+        between_groups=True,
+        undefined=f"{_NO_POSITIVES}, or none with negatives",
     ),
     "abcc": Metric(
-        "area between score curves", abcc, "histograms", between_groups=True, undefined="no scores were given"
+        "area between score curves",
+        abcc,
+        "histograms",
+        between_groups=True,
+        undefined="no scores were given",
     ),
     "cv": Metric("variance of class accuracies", cv, undefined="a class without samples"),
     "mcd": Metric("largest class accuracy difference", mcd, undefined="a class without samples"),
@@ -195,7 +223,12 @@ METRICS: dict[str, Metric] = {
 def _ratio(a: Counts, b: Counts) -> Floats:
     """A / b, NaN where b is 0."""
     denominator = np.asarray(b, dtype=np.float64)
-    return np.divide(a, denominator, out=np.full(np.broadcast(a, denominator).shape, np.nan), where=denominator != 0)
+    return np.divide(
+        a,
+        denominator,
+        out=np.full(np.broadcast(a, denominator).shape, np.nan),
+        where=denominator != 0,
+    )
 
 
 def _defined(rates: Floats) -> npt.NDArray[np.bool_]:
@@ -232,7 +265,9 @@ def demographic_parity_difference(
         method: "between_groups" compares the extremes, "to_overall" each group with everybody.
         sample_weight: ``(n,)``; 1 unless given.
     """
-    return _difference(_weighted(y_true, y_pred, sensitive_features, sample_weight), selection_rate, method)
+    return _difference(
+        _weighted(y_true, y_pred, sensitive_features, sample_weight), selection_rate, method
+    )
 
 
 def demographic_parity_ratio(
@@ -243,8 +278,10 @@ def demographic_parity_ratio(
     method: str = "between_groups",
     sample_weight: npt.ArrayLike | None = None,
 ) -> float:
-    """Smallest ratio of selection rates, in [0, 1]; NaN if nobody is selected. See the difference."""
-    return _fold(_weighted(y_true, y_pred, sensitive_features, sample_weight), selection_rate, method)
+    """Smallest ratio of selection rates, in [0, 1]; NaN if nobody is selected."""
+    return _fold(
+        _weighted(y_true, y_pred, sensitive_features, sample_weight), selection_rate, method
+    )
 
 
 def equal_opportunity_difference(
@@ -255,8 +292,13 @@ def equal_opportunity_difference(
     method: str = "between_groups",
     sample_weight: npt.ArrayLike | None = None,
 ) -> float:
-    """Largest difference of true positive rates, in [0, 1]; a group without positives counts as 0, with a warning."""
-    return _difference(_weighted(y_true, y_pred, sensitive_features, sample_weight), true_positive_rate, method)
+    """Largest difference of true positive rates, in [0, 1].
+
+    A group without positives counts as 0, with a warning.
+    """
+    return _difference(
+        _weighted(y_true, y_pred, sensitive_features, sample_weight), true_positive_rate, method
+    )
 
 
 def equal_opportunity_ratio(
@@ -268,7 +310,9 @@ def equal_opportunity_ratio(
     sample_weight: npt.ArrayLike | None = None,
 ) -> float:
     """Smallest ratio of true positive rates, in [0, 1]. See the difference."""
-    return _fold(_weighted(y_true, y_pred, sensitive_features, sample_weight), true_positive_rate, method)
+    return _fold(
+        _weighted(y_true, y_pred, sensitive_features, sample_weight), true_positive_rate, method
+    )
 
 
 def equalized_odds_difference(
@@ -302,7 +346,10 @@ def equalized_odds_ratio(
 
 
 def _weighted(
-    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sensitive: npt.ArrayLike, weight: npt.ArrayLike | None
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    sensitive: npt.ArrayLike,
+    weight: npt.ArrayLike | None,
 ) -> Counts:
     """Weighted counts ``(groups, 2, 2)``."""
     labels, predictions, table = (np.asarray(a) for a in (y_true, y_pred, sensitive))
@@ -326,14 +373,20 @@ def _weighted(
     group = group.reshape(-1)
     counts = np.zeros((int(group.max(initial=0)) + 1, 2, 2))
     weights = np.ones(len(labels)) if weight is None else np.asarray(weight, dtype=np.float64)
-    np.add.at(counts, (group, (labels.reshape(-1) == 1).astype(int), (predictions.reshape(-1) == 1).astype(int)), weights)
+    np.add.at(
+        counts,
+        (group, (labels.reshape(-1) == 1).astype(int), (predictions.reshape(-1) == 1).astype(int)),
+        weights,
+    )
     return counts
 
 
 def _rates(counts: Counts, rate: Callable[[Counts], Floats]) -> Floats:
     rates = rate(counts)
     if not np.isfinite(rates).all():
-        warn("metric-undefined", f"The {rate.__name__} of a group has no denominator and counts as 0")
+        warn(
+            "metric-undefined", f"The {rate.__name__} of a group has no denominator and counts as 0"
+        )
     return np.nan_to_num(rates)
 
 

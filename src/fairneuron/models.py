@@ -1,7 +1,9 @@
-"""Networks: what we take for a classifier, how its outputs are read, and the paper's own architecture.
+"""Networks: what we take for a classifier, how its outputs are read, and the paper's own.
 
-A classifier is any ``torch.nn.Module`` whose ``forward`` maps ``x (n, features)`` to one logit per sample, ``(n,)`` or
-``(n, 1)`` (the probability of class 1 is its sigmoid), or to a logit per class, ``(n, classes)`` (softmax).
+A classifier is any ``torch.nn.Module`` whose ``forward`` maps ``x (n, features)`` to one logit per
+sample, ``(n,)`` or
+``(n, 1)`` (the probability of class 1 is its sigmoid), or to a logit per class, ``(n, classes)``
+(softmax).
 """
 
 from __future__ import annotations
@@ -121,16 +123,16 @@ def probabilities(model: nn.Module, x: torch.Tensor, *, batch_size: int = 8192) 
 
 
 def require_width(model: nn.Module, x: torch.Tensor) -> None:
-    """Raises a ``ModelError`` if the first linear layer of a stack expects another number of columns."""
+    """Raises a ``ModelError`` if a stack's first layer expects another number of columns."""
     first = next((m for m in model.modules() if isinstance(m, nn.Linear)), None)
-    if isinstance(model, nn.Sequential) and first is not None and first is model[0]:
-        if first.in_features != x.shape[1]:
-            raise ModelError(
-                "model-width",
-                f"The model expects {first.in_features} inputs",
-                got=f"data with {x.shape[1]}",
-                cure="Encode the data as for its training.",
-            )
+    stack = isinstance(model, nn.Sequential) and first is not None and first is model[0]
+    if stack and first is not None and first.in_features != x.shape[1]:
+        raise ModelError(
+            "model-width",
+            f"The model expects {first.in_features} inputs",
+            got=f"data with {x.shape[1]}",
+            cure="Encode the data as for its training.",
+        )
 
 
 @runtime_checkable
@@ -169,7 +171,7 @@ class Network:
 
 
 def predicted_classes(scores: Probabilities, threshold: float = 0.5) -> npt.NDArray[np.int64]:
-    """Class per sample: two classes by the threshold on class 1 (at or above it), more by the largest score."""
+    """Class per sample: of two by the threshold on class 1, of more by the largest score."""
     require_range("threshold", threshold, 0, 1)
     if scores.shape[1] == 2:
         return (scores[:, 1] >= threshold).astype(np.int64)

@@ -2,13 +2,16 @@
 
 Two recipes for the same three steps:
 
-==============  ==========================================  ===============================================
-step            ``paper`` (Gao et al., Algorithm 1)         ``conflict`` (what their sections 1 and 2.3 argue for)
-==============  ==========================================  ===============================================
-slice           each sample's prediction into its path      the gap into the pull on each neuron
-cluster         samples with rare paths, and the others     the neurons pulled most, and the others
-retrain         the rare ones with dropout                  those neurons alone, on loss + λ · gap
-==============  ==========================================  ===============================================
+==============  ==========================================
+=============================================== step            ``paper`` (Gao et al., Algorithm 1)
+``conflict`` (what their sections 1 and 2.3 argue for)
+==============  ==========================================
+=============================================== slice           each sample's prediction into its
+path      the gap into the pull on each neuron cluster         samples with rare paths, and the
+others     the neurons pulled most, and the others retrain         the rare ones with dropout
+those neurons alone, on loss + λ · gap
+==============  ==========================================
+===============================================
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -54,11 +57,12 @@ Candidate = tuple[dict[str, float], nn.Module, bool]
 
 @dataclass(frozen=True)
 class Paper:
-    """The published recipe: samples with rare activation paths are retrained with dropout (Algorithm 1).
+    """The published recipe: samples with rare paths are retrained with dropout (Algorithm 1).
 
     Attributes:
         gamma: In (0, 1]: share of a neuron's value that its synapses on the path explain.
-        theta: In [0, 1]: a path is rare if its count is at most theta times the largest count, or 1.
+        theta: In [0, 1]: a path is rare if its count is at most theta times the largest count, or
+            1.
         dropout: In (0, 1): dropout probability, for networks without dropout layers of their own.
         contribution: "signed" or "absolute"; see ``activation_paths``.
         schedule: Of the retraining.
@@ -78,7 +82,11 @@ class Paper:
     def slice(self, task: Task) -> Paths:
         """Finds the activation path of each training sample (lines 12 to 28)."""
         return activation_paths(
-            task.model, task.train.x, gamma=self.gamma, contribution=self.contribution, progress=task.progress
+            task.model,
+            task.train.x,
+            gamma=self.gamma,
+            contribution=self.contribution,
+            progress=task.progress,
         )
 
     def cluster(self, sliced: Paths) -> Mask:
@@ -86,7 +94,7 @@ class Paper:
         return rare_paths(sliced, self.theta)
 
     def retrain(self, task: Task, biased: Mask) -> Iterator[Candidate]:
-        """Trains benign samples without dropout, then biased ones with it, epoch by epoch (lines 7 to 11)."""
+        """Trains benign samples without, then biased ones with dropout (lines 7 to 11)."""
         model = copy.deepcopy(task.model)
         finite = train_model(
             model,
@@ -107,16 +115,30 @@ class Paper:
 
 @dataclass(frozen=True)
 class Conflict:
-    """The default recipe: the neurons that carry the gap are retrained on loss + λ · gap, for several λ.
+    """The default recipe: neurons that carry the gap are retrained on loss + λ · gap.
 
     Attributes:
-        neuron_share: In (0, 1]: the largest share of hidden neurons whose incoming weights may change.
+        neuron_share: In (0, 1]: the largest share of hidden neurons whose incoming weights may
+            change.
         strengths: The λ to try.
-        schedule: Of each retraining; large batches, as each must show the gap.
+        schedule: Of each retraining; in large batches, as each must show the gap.
     """
 
     neuron_share: float = 0.1
-    strengths: tuple[float, ...] = (0.1, 0.13, 0.16, 0.2, 0.26, 0.33, 0.42, 0.54, 0.68, 0.87, 1.1, 1.4)
+    strengths: tuple[float, ...] = (
+        0.1,
+        0.13,
+        0.16,
+        0.2,
+        0.26,
+        0.33,
+        0.42,
+        0.54,
+        0.68,
+        0.87,
+        1.1,
+        1.4,
+    )
     schedule: Schedule = field(
         default=Schedule(epochs=10, batch_size=512, learning_rate=0.002, plateau=None)
     )
@@ -135,7 +157,7 @@ class Conflict:
         return conflict_neurons(sliced, self.neuron_share)
 
     def retrain(self, task: Task, chosen: list[Neuron]) -> Iterator[Candidate]:
-        """Trains their incoming weights alone, on loss + λ · gap, anew from the original for each λ."""
+        """Trains their incoming weights alone on loss + λ · gap, from the original for each λ."""
         only = incoming_weights(trace(task.model), chosen)
         for number, strength in enumerate(self.strengths, start=1):
             model = copy.deepcopy(task.model)
@@ -151,18 +173,47 @@ class Conflict:
             task.progress("retraining", number, len(self.strengths))
             yield {"strength": strength, "neuron_share": self.neuron_share}, model, finite
 
-    def explain(self, task: Task, _sliced: list[Neuron], chosen: list[Neuron]) -> ConflictExplanation:
+    def explain(
+        self, task: Task, _sliced: list[Neuron], chosen: list[Neuron]
+    ) -> ConflictExplanation:
         """Measures how much of the gap the chosen neurons carry."""
-        return explain_conflict(trace(task.model), task.train, chosen, task.criteria, seed=task.seed)
+        return explain_conflict(
+            trace(task.model), task.train, chosen, task.criteria, seed=task.seed
+        )
 
 
 def _loss_and_gap(
-    out: torch.Tensor, y: torch.Tensor, group: torch.Tensor, *, strength: float, criteria: tuple[str, ...]
+    out: torch.Tensor,
+    y: torch.Tensor,
+    group: torch.Tensor,
+    *,
+    strength: float,
+    criteria: tuple[str, ...],
 ) -> torch.Tensor:
     return task_loss(out, y) + strength * soft_gap(positive_score(out), y, group, criteria)
 
 
-Recipe = Conflict | Paper
+class Recipe(Protocol):
+    """The three steps; each recipe is a dataclass of its settings."""
+
+    def slice(self, task: Task) -> Any:
+        """Takes the network's behaviour apart."""
+        ...
+
+    def cluster(self, sliced: Any) -> Any:
+        """Separates what carries the disparity from the rest."""
+        ...
+
+    def retrain(self, task: Task, carriers: Any) -> Iterator[Candidate]:
+        """Retrains copies of the model where it matters."""
+        ...
+
+    def explain(self, task: Task, sliced: Any, carriers: Any) -> Explanation:
+        """Says what was found, in figures."""
+        ...
+
+
+Settings = Conflict | Paper
 RECIPES: dict[str, type[Conflict] | type[Paper]] = {"conflict": Conflict, "paper": Paper}
 
 
@@ -228,8 +279,10 @@ class Repair:
     """The result of a repair.
 
     Attributes:
-        model: The chosen candidate; a copy of the original only if no candidate beats it on validation data.
-        front: The trials that no other one beats in both validation accuracy and gap, the smallest gap first.
+        model: The chosen candidate; a copy of the original only if no candidate beats it on
+            validation data.
+        front: The trials that no other one beats in both validation accuracy and gap, the smallest
+            gap first.
         explanation: Which neurons, or which paths and samples, carry the disparity.
         verdict: On validation data.
         chosen: The trial that ``model`` is from.
@@ -246,7 +299,7 @@ class Repair:
     chosen: Trial
     trials: tuple[Trial, ...]
     limit: dict[str, float]
-    recipe: Recipe
+    recipe: Settings
     seed: int
 
 
@@ -255,7 +308,7 @@ def repair(
     train: Dataset,
     valid: Dataset,
     *,
-    recipe: str | Recipe = "conflict",
+    recipe: str | Settings = "conflict",
     limit: Limit = DEFAULT_LIMIT,
     seed: int = 0,
     progress: Progress = quiet,
@@ -271,19 +324,21 @@ def repair(
         limit: Metric name ("dp", "dpr", "eo", "eodds") to the worst value that is accepted.
         seed: Same seed, same result.
         progress: Told of each step.
-        **options: Settings of the recipe by name, for example ``neuron_share=0.1`` or ``theta=0.01``.
+        **options: Settings of the recipe by name, for example ``neuron_share=0.1`` or
+            ``theta=0.01``.
 
     Returns:
-        The chosen model and what else was found. Under the limit the most accurate candidate on validation data is chosen, or
-        else the one nearest to it. Candidates that diverged, predict one class alone, or have an undefined limited metric
-        are never chosen.
+        The chosen model and what else was found. Under the limit the most accurate candidate on
+        validation data is chosen, or else the one nearest to it. Candidates that diverged, predict
+        one class alone, or have an undefined limited metric are never chosen.
 
     Raises:
         OptionError: For unknown recipes, options or limits.
         ModelError: For networks that cannot be traced.
         DataError: For fewer than two groups.
     """
-    plan, bounds = _recipe(recipe, options), check_limit(limit)
+    settings, bounds = _recipe(recipe, options), check_limit(limit)
+    plan: Recipe = settings
     criteria = tuple(dict.fromkeys(CRITERIA[name] for name in bounds))
     task = Task(Network(model).model, train, valid, criteria, seed, progress)
     trials = [_trial(0, ({}, model, True), valid, bounds)]
@@ -303,7 +358,7 @@ def repair(
         chosen=chosen,
         trials=tuple(trials),
         limit=bounds,
-        recipe=plan,
+        recipe=settings,
         seed=seed,
     )
 
@@ -318,7 +373,7 @@ def choose(trials: list[Trial], limit: Limit) -> Trial:
 
 
 def front(trials: list[Trial], limit: Limit) -> tuple[Trial, ...]:
-    """Returns the trials that no other one beats in both accuracy and gap, the smallest gap first."""
+    """Returns the trials that none beats in both accuracy and gap, the smallest gap first."""
     best: list[Trial] = []
     eligible = [trial for trial in trials if trial.rejected is None]
     for trial in sorted(eligible, key=lambda t: (t.gap(limit), -t.accuracy)):
@@ -341,11 +396,13 @@ def _trial(number: int, candidate: Candidate, valid: Dataset, limit: Limit) -> T
         rejected = "predicts one class alone"
     else:
         undefined = [name for name in limit if name in audited.undefined]
-        rejected = f"{undefined[0]} is undefined: {audited.undefined[undefined[0]]}" if undefined else None
+        rejected = (
+            f"{undefined[0]} is undefined: {audited.undefined[undefined[0]]}" if undefined else None
+        )
     return Trial(number, settings, model, audited, rejected)
 
 
-def _recipe(recipe: str | Recipe, options: Mapping[str, Any]) -> Recipe:
+def _recipe(recipe: str | Settings, options: Mapping[str, Any]) -> Settings:
     if isinstance(recipe, str):
         require_known("option-recipe", "recipe", recipe, RECIPES)
         kind = RECIPES[recipe]
@@ -376,7 +433,7 @@ class FairNeuron:
     """
 
     def __init__(
-        self, recipe: str | Recipe = "conflict", *, limit: Limit = DEFAULT_LIMIT, **options: Any
+        self, recipe: str | Settings = "conflict", *, limit: Limit = DEFAULT_LIMIT, **options: Any
     ) -> None:
         self.recipe, self.limit = _recipe(recipe, options), check_limit(limit)
         self.result: Repair | None = None
@@ -385,5 +442,3 @@ class FairNeuron:
         """Repairs a copy of the model; all that was found stays in ``result``."""
         self.result = repair(model, train, valid, recipe=self.recipe, limit=self.limit, seed=seed)
         return Network(self.result.model)
-
-

@@ -47,7 +47,9 @@ class Subject:
 
     def parts(self) -> tuple[Dataset, Dataset, Dataset]:
         """Training, validation and test part."""
-        data = load_dataset(self.data, sensitive=self.sensitive or None, include_sensitive=self.include_sensitive)
+        data = load_dataset(
+            self.data, sensitive=self.sensitive or None, include_sensitive=self.include_sensitive
+        )
         return data.split(self.seed)
 
     def model(self, train: Dataset, valid: Dataset, progress: Progress = quiet) -> nn.Sequential:
@@ -85,7 +87,7 @@ class Run:
     seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the timings, as plain values; the same for the same inputs, seed and versions."""
+        """Everything but the timings, as plain values; a function of inputs, seed and versions."""
         result = self.repair
         return {
             "format": 1,
@@ -99,7 +101,9 @@ class Run:
             },
             "versions": {
                 "python": platform.python_version(),
-                **{name: version(name) for name in ("fairneuron", "torch", "numpy", "scikit-learn")},
+                **{
+                    name: version(name) for name in ("fairneuron", "torch", "numpy", "scikit-learn")
+                },
             },
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
@@ -119,7 +123,7 @@ class Run:
         }
 
     def write(self, folder: Path, *, overwrite: bool = False) -> None:
-        """Writes the run folder atomically: weights, ``result.json``, ``report.md``, ``timings.json``, manifest."""
+        """Writes the run folder atomically: weights, result, report, timings, manifest."""
         assert isinstance(self.repair.model, nn.Sequential)  # noqa: S101  # the class of the original
         files = {
             "original.safetensors": mlp_weights(self.original),
@@ -145,7 +149,14 @@ def run_repair(
     original = subject.model(train, valid, progress)
     trained = time.perf_counter()
     result = repair(
-        original, train, valid, recipe=recipe, limit=limit, seed=subject.seed, progress=progress, **options
+        original,
+        train,
+        valid,
+        recipe=recipe,
+        limit=limit,
+        seed=subject.seed,
+        progress=progress,
+        **options,
     )
     repaired = time.perf_counter()
     before, after = (audit(model, test, seed=subject.seed) for model in (original, result.model))

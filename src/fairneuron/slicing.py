@@ -1,10 +1,13 @@
-"""Neural network slicing: which synapses made a sample's prediction (Gao et al., section 3.2, Algorithm 1, lines 12 to 28).
+"""Neural network slicing: which synapses made a sample's prediction.
 
-From the output neuron backwards, each active neuron keeps the fewest predecessors whose contributions explain the share γ of its
-value, and they are the next active ones. The set of kept synapses is the sample's *activation path*.
+Gao et al., section 3.2; Algorithm 1, lines 12 to 28.
 
-Written ``r`` for relative activations (a neuron's activation minus its mean), ``c[i] = W[q, i] r[i]`` for the contribution of
-synapse i → q, and ``v[q] = Σ c`` for the value of q.
+From the output neuron backwards, each active neuron keeps the fewest predecessors whose
+contributions explain the share γ of its value, and they are the next active ones. The set of kept
+synapses is the sample's *activation path*.
+
+Written ``r`` for relative activations (a neuron's activation minus its mean), ``c[i] = W[q, i]
+r[i]`` for the contribution of synapse i → q, and ``v[q] = Σ c`` for the value of q.
 """
 
 from __future__ import annotations
@@ -21,13 +24,14 @@ from torch import fx, nn
 
 from fairneuron.data.dataset import Ints
 from fairneuron.errors import DataError, ModelError, require_known, require_range
-from fairneuron.graph import Elementwise, Graph, Layer, Linear, Recorder, Sum, trace
+from fairneuron.graph import Elementwise, Layer, Linear, Recorder, Sum, trace
 from fairneuron.models import evaluation
 from fairneuron.training import Progress, quiet
 
 Means = Mapping[int, torch.Tensor]
 Kept = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Kept synapses of a layer, ``(k,)`` each: sample in the batch, unit, and which of the unit's synapses."""
+"""Kept synapses of a layer, ``(k,)`` each: sample in the batch, unit, and which of the unit's
+synapses."""
 
 _CHUNK = 1 << 18  # contributions held at once: 2 MiB of float64 stay in the cache
 
@@ -88,15 +92,17 @@ def activation_paths(
 ) -> Paths:
     """Finds the activation path of every sample.
 
-    Two samples share a path if the same synapses explain their predictions. The result depends neither on the order of the
-    samples nor on the batch size.
+    Two samples share a path if the same synapses explain their predictions. The result depends
+    neither on the order of the samples nor on the batch size.
 
     Args:
-        model: A traceable network of linear layers, elementwise activations, dropout, batch norm and additions.
+        model: A traceable network of linear layers, elementwise activations, dropout, batch norm
+            and additions.
         x: ``(n, features)``, as the network reads it.
-        gamma: In (0, 1]: the share of a neuron's value that its kept synapses exceed. A larger one keeps more.
-        contribution: "signed": oriented by the sign of the neuron's value, as Algorithm 1 sorts them; "absolute": compared by
-            absolute values, as in the paper's Figure 2.
+        gamma: In (0, 1]: the share of a neuron's value that its kept synapses exceed. A larger one
+            keeps more.
+        contribution: "signed": oriented by the sign of the neuron's value, as Algorithm 1 sorts
+            them; "absolute": compared by absolute values, as in the paper's Figure 2.
         means: Mean activations to subtract, as in ``Paths.means``; those of ``x`` unless given.
         batch_size: Samples in memory at once.
         progress: Told after each batch.
@@ -106,7 +112,8 @@ def activation_paths(
 
     Raises:
         OptionError: For gamma outside (0, 1].
-        ModelError: For a network that cannot be traced, or non-finite activations, naming the layer.
+        ModelError: For a network that cannot be traced, or non-finite activations, naming the
+            layer.
     """
     slicer = _Slicer(model, gamma, contribution)
     means = slicer.means(x, batch_size) if means is None else means
@@ -131,9 +138,10 @@ def path_synapses(
     contribution: str = "signed",
     means: Means | None = None,
 ) -> list[Synapses]:
-    """Lists the synapses of the samples' paths, from the output layer to the input; for a few samples at a time.
+    """Lists the synapses of the paths of a few samples, from the output layer to the input.
 
-    The arguments are those of ``activation_paths``; give the ``means`` of the data that the paths were found on.
+    The arguments are those of ``activation_paths``; give the ``means`` of the data that the paths
+    were found on.
     """
     slicer = _Slicer(model, gamma, contribution)
     means = slicer.means(x, len(x)) if means is None else means
@@ -173,14 +181,19 @@ def contributions(
 
 
 @contributions.register
-def _(layer: Linear, weights: Means, relative: Means, sample: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
+def _(
+    layer: Linear, weights: Means, relative: Means, sample: torch.Tensor, unit: torch.Tensor
+) -> torch.Tensor:
     return weights[layer.index][unit] * relative[layer.sources[0]][sample]  # (neurons, fan_in)
 
 
 @contributions.register
-def _(layer: Sum, _: Means, relative: Means, sample: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
+def _(
+    layer: Sum, _: Means, relative: Means, sample: torch.Tensor, unit: torch.Tensor
+) -> torch.Tensor:
     operands = [
-        sign * relative[s][sample, unit].double() for s, sign in zip(layer.sources, layer.signs, strict=True)
+        sign * relative[s][sample, unit].double()
+        for s, sign in zip(layer.sources, layer.signs, strict=True)
     ]
     return torch.stack(operands, dim=1)  # (neurons, operands)
 
@@ -201,8 +214,9 @@ def _(_layer: Sum, unit: torch.Tensor, synapse: torch.Tensor) -> tuple[torch.Ten
 def keep_prefix(c: torch.Tensor, gamma: float, *, absolute: bool = False) -> torch.Tensor:
     """Marks the shortest prefix of the sorted contributions whose sum exceeds ``gamma * |v|``.
 
-    Contributions are oriented by the sign of the neuron's value v (0 counts as positive) and sorted descending, the lower
-    index first among equals. At least one synapse is kept, and beyond it none whose oriented contribution is not positive.
+    Contributions are oriented by the sign of the neuron's value v (0 counts as positive) and sorted
+    descending, the lower index first among equals. At least one synapse is kept, and beyond it none
+    whose oriented contribution is not positive.
 
     Args:
         c: ``(neurons, fan_in)`` float64 contributions.
@@ -216,7 +230,9 @@ def keep_prefix(c: torch.Tensor, gamma: float, *, absolute: bool = False) -> tor
     oriented = c.abs() if absolute else torch.where(value < 0, -c, c)
     ordered, order = oriented.sort(dim=1, descending=True, stable=True)
     sums = torch.cumsum(ordered, dim=1)
-    ahead = torch.cat([torch.zeros_like(sums[:, :1]), sums[:, :-1]], dim=1)  # of the synapses before
+    ahead = torch.cat(
+        [torch.zeros_like(sums[:, :1]), sums[:, :-1]], dim=1
+    )  # of the synapses before
     kept = (ahead <= gamma * value.abs()) & (ordered > 0)
     kept[:, 0] = True
     return torch.zeros_like(kept).scatter(1, order, kept)
@@ -240,12 +256,16 @@ class _Slicer:
             layer.index: self.graph.weight(layer).detach().double() for layer in self.graph.linear
         }
         self.device = next(iter(self.weights.values())).device
-        self.read = {s for layer in self._ruled() for s in layer.sources}  # layers whose values are needed
+        self.read = {
+            s for layer in self._ruled() for s in layer.sources
+        }  # layers whose values are needed
 
     def means(self, x: torch.Tensor, batch_size: int) -> dict[int, torch.Tensor]:
         """Mean of each layer over ``x``, float64."""
         if len(x) == 0:
-            raise DataError("data-empty", "Slicing needs samples", got="none", cure="Check the data.")
+            raise DataError(
+                "data-empty", "Slicing needs samples", got="none", cure="Check the data."
+            )
         total: dict[int, torch.Tensor] = {}
 
         def add(index: int, value: torch.Tensor) -> None:
@@ -273,7 +293,9 @@ class _Slicer:
                 continue
             if isinstance(layer, Elementwise):  # the same neurons
                 source = layer.sources[0]
-                active[source] = active.get(source, torch.zeros_like(active[layer.index])) | active[layer.index]
+                active[source] = (
+                    active.get(source, torch.zeros_like(active[layer.index])) | active[layer.index]
+                )
                 continue
             sample, unit = active[layer.index].nonzero(as_tuple=True)
             kept = self._keep(layer, relative, sample, unit)
@@ -289,20 +311,26 @@ class _Slicer:
         """Two random int64 per synapse, ``(units, fan_in, 2)`` by layer; the same in every run."""
         keys = {}
         for layer in self._ruled():
-            units = len(self.weights[layer.index] if isinstance(layer, Linear) else means[layer.sources[0]])
+            units = len(
+                self.weights[layer.index] if isinstance(layer, Linear) else means[layer.sources[0]]
+            )
             rng = np.random.default_rng([0xFA1, layer.index])
             low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
             words = rng.integers(low, high, (units, self._fan_in(layer), 2))
             keys[layer.index] = torch.from_numpy(words).to(self.device)
         return keys
 
-    def _keep(self, layer: Layer, relative: Means, sample: torch.Tensor, unit: torch.Tensor) -> Kept:
+    def _keep(
+        self, layer: Layer, relative: Means, sample: torch.Tensor, unit: torch.Tensor
+    ) -> Kept:
         """Kept synapses of the active neurons, a bounded number of contributions at a time."""
         parts = []
         rows_at_once = max(1, _CHUNK // self._fan_in(layer))
         for rows in torch.arange(len(sample), device=self.device).split(rows_at_once):
             c = contributions(layer, self.weights, relative, sample[rows], unit[rows])
-            neuron, synapse = keep_prefix(c, self.gamma, absolute=self.absolute).nonzero(as_tuple=True)
+            neuron, synapse = keep_prefix(c, self.gamma, absolute=self.absolute).nonzero(
+                as_tuple=True
+            )
             parts.append((sample[rows][neuron], unit[rows][neuron], synapse))
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
 
@@ -310,7 +338,9 @@ class _Slicer:
         return [layer for layer in self.graph.layers if isinstance(layer, (Linear, Sum))]
 
     def _fan_in(self, layer: Layer) -> int:
-        return self.weights[layer.index].shape[1] if isinstance(layer, Linear) else len(layer.sources)
+        return (
+            self.weights[layer.index].shape[1] if isinstance(layer, Linear) else len(layer.sources)
+        )
 
     def _run(self, batch: torch.Tensor, see: Callable[[int, torch.Tensor], None]) -> None:
         def check(index: int, value: torch.Tensor) -> None:
@@ -328,8 +358,10 @@ class _Slicer:
 
 
 def _count(signatures: npt.NDArray[np.int64]) -> tuple[Ints, Ints, Ints]:
-    """Distinct signatures ``(paths, 2)``, the most frequent first, with ids ``(n,)`` and counts ``(paths,)``."""
-    distinct, path_of, counts = np.unique(signatures, axis=0, return_inverse=True, return_counts=True)
+    """Distinct signatures ``(paths, 2)``, the most frequent first; ids ``(n,)``; counts."""
+    distinct, path_of, counts = np.unique(
+        signatures, axis=0, return_inverse=True, return_counts=True
+    )
     order = np.argsort(-counts, kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))

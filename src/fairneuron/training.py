@@ -1,7 +1,8 @@
-"""The one training loop: which rows are trained with dropout and which parameters may change are its arguments.
+"""The one training loop; rows trained with dropout and parameters that may change are arguments.
 
-Naive, ordinary, pure dropout, random dropout and FairNeuron (Gao et al., Algorithm 1, lines 7 to 11) differ in
-these two alone. Data stay in memory as tensors: an epoch is a permutation and slices of it.
+Naive, ordinary, pure dropout, random dropout and FairNeuron (Gao et al., Algorithm 1, lines 7 to
+11) differ in these two alone. Data stay in memory as tensors: an epoch is a permutation and slices
+of it.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ def task_only(out: torch.Tensor, y: torch.Tensor, _group: torch.Tensor) -> torch
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train: Adam, the rate × 0.1 on a plateau of the validation loss (paper, section 4.1).
+    """How long and how fast to train: Adam, the rate × 0.1 on a plateau (paper, section 4.1).
 
     Attributes:
         epochs: At most.
         batch_size: Rows per step.
         learning_rate: At the start.
         plateau: Epochs without improvement before the rate falls; None for a constant rate.
-        patience: Epochs without improvement before training stops and the best epoch is restored; None to train
-            all epochs and keep the last.
+        patience: Epochs without improvement before training stops and the best epoch is restored;
+            None to train all epochs and keep the last.
     """
 
     epochs: int = 50
@@ -58,12 +59,14 @@ class Schedule:
     def __post_init__(self) -> None:
         require_range("epochs", self.epochs, 1, math.inf)
         require_range("batch_size", self.batch_size, 1, math.inf)
-        require_range("learning_rate", self.learning_rate, 0, math.inf, open_low=True, open_high=True)
+        require_range(
+            "learning_rate", self.learning_rate, 0, math.inf, open_low=True, open_high=True
+        )
 
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """Seeds torch, and computes on one thread, so that neither cores nor earlier calls change the result."""
+    """Seeds torch and computes on one thread: neither cores nor earlier calls change results."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
@@ -89,8 +92,8 @@ def train(
 ) -> bool:
     """Trains a model in place.
 
-    Each epoch trains the rows outside ``dropped`` with dropout inactive, then those inside with dropout active. Batch norm
-    keeps its statistics.
+    Each epoch trains the rows outside ``dropped`` with dropout inactive, then those inside with
+    dropout active. Batch norm keeps its statistics.
 
     Args:
         model: Whose parameters are trained.
@@ -99,7 +102,8 @@ def train(
         schedule: How long and how fast.
         seed: Of the order of the rows and of dropout.
         dropped: ``(n,)`` rows that are trained with dropout.
-        run: What to run in the model's place; a twin on the same parameters that has dropout layers.
+        run: What to run in the model's place; a twin on the same parameters that has dropout
+            layers.
         only: Parameter name to a mask of its shape; the elements that may change. All unless given.
         objective: Maps logits, labels and groups of a batch to the loss.
         progress: Told after each epoch.
@@ -109,14 +113,24 @@ def train(
     """
     network = model if run is None else run
     device = next(model.parameters()).device
-    x, y, group = data.x.to(device), torch.from_numpy(data.y).to(device), torch.from_numpy(data.group).to(device)
+    x, y, group = (
+        data.x.to(device),
+        torch.from_numpy(data.y).to(device),
+        torch.from_numpy(data.group).to(device),
+    )
     rows = np.zeros(len(data), dtype=bool) if dropped is None else dropped
-    halves = [(torch.from_numpy(np.flatnonzero(rows == active)), active) for active in np.unique(rows)]
+    halves = [
+        (torch.from_numpy(np.flatnonzero(rows == active)), active) for active in np.unique(rows)
+    ]
     with reproducible(seed), _trainable(model, only) as masks:
         best = _Best(model, schedule)
-        optimiser = torch.optim.Adam(masks, lr=schedule.learning_rate, betas=(0.9, 0.9999), fused=True)
+        optimiser = torch.optim.Adam(
+            masks, lr=schedule.learning_rate, betas=(0.9, 0.9999), fused=True
+        )
         plateau = (
-            torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.1, patience=schedule.plateau)
+            torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimiser, factor=0.1, patience=schedule.plateau
+            )
             if schedule.plateau is not None
             else None
         )
@@ -152,7 +166,9 @@ def loss_of(model: nn.Module, data: Dataset) -> float:
     """Mean task loss in eval mode."""
     device = next(model.parameters()).device
     with evaluation(model):
-        return float(task_loss(logits(model, data.x.to(device)), torch.from_numpy(data.y).to(device)))
+        return float(
+            task_loss(logits(model, data.x.to(device)), torch.from_numpy(data.y).to(device))
+        )
 
 
 def train_classifier(
@@ -166,17 +182,22 @@ def train_classifier(
     schedule: Schedule | None = None,
     progress: Progress = quiet,
 ) -> nn.Sequential:
-    """Trains the paper's network: fully connected, ReLU, Adam with β = (0.9, 0.9999) (Gao et al., section 4.1).
+    """Trains the paper's network (Gao et al., section 4.1).
+
+    Fully connected, ReLU, Adam with β = (0.9, 0.9999).
+
+
 
     Args:
         train: To train on.
         valid: For the learning rate and early stopping.
-        hidden: Widths of the hidden layers; the paper has three of 128 for Census and three of 32 for the others.
+        hidden: Widths of the hidden layers; the paper has three of 128 for Census and three of 32
+            for the others.
         outputs: 1 for one logit, 2 or more for class logits.
         dropout: Probability of dropout layers; none unless above 0.
         seed: Same seed, same weights.
-        schedule: By default up to 50 epochs, batches of 128, learning rate 0.01 × 0.1 on a plateau, stopping after 8 epochs
-            without a lower validation loss; the best epoch is kept.
+        schedule: By default up to 50 epochs, batches of 128, learning rate 0.01 × 0.1 on a plateau,
+            stopping after 8 epochs without a lower validation loss; the best epoch is kept.
         progress: Told after each epoch.
 
     Returns:
@@ -227,7 +248,7 @@ def _set_modes(network: nn.Module, active: bool) -> None:
 def _trainable(
     model: nn.Module, only: Mapping[str, torch.Tensor] | None
 ) -> Iterator[dict[nn.Parameter, torch.Tensor | None]]:
-    """Lets gradients into the parameters to train and gives their masks; flags and modes are restored."""
+    """Gives the parameters to train with their masks; flags and modes are restored after."""
     flags = [(p, p.requires_grad) for p in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     masks: dict[nn.Parameter, torch.Tensor | None] = {}
@@ -239,7 +260,10 @@ def _trainable(
     try:
         if not masks:
             raise ModelError(
-                "model-frozen", "A parameter must be trainable", got="none", cure="Set requires_grad on some."
+                "model-frozen",
+                "A parameter must be trainable",
+                got="none",
+                cure="Set requires_grad on some.",
             )
         yield masks
     finally:

@@ -60,10 +60,14 @@ class Change:
     @property
     def met(self) -> bool:
         """Whether the limit holds after the repair; True if there is none."""
-        return self.limit is None or (self.after is not None and violation(self.metric, self.after, self.limit) == 0)
+        return self.limit is None or (
+            self.after is not None and violation(self.metric, self.after, self.limit) == 0
+        )
 
     def _notable(self) -> bool:
-        floor = 0.0 if self.noise_floor is None else METRICS[self.metric].shortfall(self.noise_floor)
+        floor = (
+            0.0 if self.noise_floor is None else METRICS[self.metric].shortfall(self.noise_floor)
+        )
         return self.gain is not None and abs(self.gain) >= floor
 
     def sentence(self) -> str:
@@ -72,7 +76,11 @@ class Change:
             return f"{self.metric} is undefined before or after"
         text = f"{self.metric} {self.before:.3f} → {self.after:.3f}"
         if self.interval is not None:
-            low, high = (-self.interval[1], -self.interval[0]) if METRICS[self.metric].best == 0 else self.interval
+            low, high = (
+                (-self.interval[1], -self.interval[0])
+                if METRICS[self.metric].best == 0
+                else self.interval
+            )
             text += f" (change {low:+.3f} to {high:+.3f})"
         return text
 
@@ -109,7 +117,8 @@ class Verdict:
         """It in a few words: outcome, figures against limits, and what got worse."""
         sign = {name: "≥" if METRICS[name].best else "≤" for name in self.changes}
         limits = "; ".join(
-            f"{c.sentence()}, limit {sign[c.metric]} {c.limit:g} {'met' if c.met else 'not met'}" for c in self.limits
+            f"{c.sentence()}, limit {sign[c.metric]} {c.limit:g} {'met' if c.met else 'not met'}"
+            for c in self.limits
         )
         worse = "; ".join(c.sentence() for c in self.worse)
         lost = f" Got worse: {worse}." if worse else " No other metric got reliably worse."
@@ -144,13 +153,27 @@ def check_limit(limit: Limit) -> dict[str, float]:
     Raises:
         OptionError: For metrics that compare no groups, or bounds outside [0, 1].
     """
-    known = [name for name, metric in METRICS.items() if metric.between_groups and metric.source == "counts"]
+    known = [
+        name
+        for name, metric in METRICS.items()
+        if metric.between_groups and metric.source == "counts"
+    ]
     if not limit:
-        raise OptionError("option-limit", "A limit must name a metric", got="none", cure='For example {"dp": 0.05}.')
+        raise OptionError(
+            "option-limit",
+            "A limit must name a metric",
+            got="none",
+            cure='For example {"dp": 0.05}.',
+        )
     for name, bound in limit.items():
         require_known("option-limit", "limited metric", name, known)
         if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not 0 <= bound <= 1:
-            raise OptionError("option-limit", f"The limit of {name} must lie in [0, 1]", got=repr(bound), cure="Change it.")
+            raise OptionError(
+                "option-limit",
+                f"The limit of {name} must lie in [0, 1]",
+                got=repr(bound),
+                cure="Change it.",
+            )
     return {name: float(bound) for name, bound in limit.items()}
 
 
@@ -182,13 +205,21 @@ def judge(
         seed: Of the bootstrap.
 
     Returns:
-        "improved" if a limited metric got reliably better, none of them reliably worse, and all limits hold.
+        "improved" if a limited metric got reliably better, none of them reliably worse, and all
+        limits hold.
     """
-    first, second = (predicted_classes(predict(model, data), threshold) for model in (before, after))
-    groups, classes = len(data.group_names), int(max(first.max(), second.max(), data.y.max(), 1)) + 1
+    first, second = (
+        predicted_classes(predict(model, data), threshold) for model in (before, after)
+    )
+    groups, classes = (
+        len(data.group_names),
+        int(max(first.max(), second.max(), data.y.max(), 1)) + 1,
+    )
     shape = (groups, classes, classes, classes)
     cell = np.ravel_multi_index((data.group, data.y, first, second), shape)
-    joint = np.bincount(cell, minlength=int(np.prod(shape))).reshape(shape)  # (group, label, before, after)
+    joint = np.bincount(cell, minlength=int(np.prod(shape))).reshape(
+        shape
+    )  # (group, label, before, after)
     floor = audit(before, data, threshold=threshold, seed=seed).noise_floor
     changes = _changes(joint, check_limit(limit), floor, np.random.default_rng([seed, 3]))
     limited = [c for c in changes.values() if c.limit is not None]
@@ -202,7 +233,10 @@ def judge(
 
 
 def _changes(
-    joint: npt.NDArray[np.int64], limit: Limit, floor: Mapping[str, float | None], rng: np.random.Generator
+    joint: npt.NDArray[np.int64],
+    limit: Limit,
+    floor: Mapping[str, float | None],
+    rng: np.random.Generator,
 ) -> dict[str, Change]:
     draws = resample(rng, joint)
     changes = {}
@@ -216,8 +250,14 @@ def _changes(
             metric=name,
             before=float(before) if np.isfinite(before) else None,
             after=float(after) if np.isfinite(after) else None,
-            gain=float(metric.shortfall(before) - metric.shortfall(after)) if defined else None,
-            interval=interval(np.abs(drawn_before - metric.best) - np.abs(drawn_after - metric.best)) if defined else None,
+            gain=metric.shortfall(float(before)) - metric.shortfall(float(after))
+            if defined
+            else None,
+            interval=interval(
+                np.abs(drawn_before - metric.best) - np.abs(drawn_after - metric.best)
+            )
+            if defined
+            else None,
             noise_floor=floor.get(name),
             limit=limit.get(name),
         )
@@ -235,5 +275,3 @@ def _flips(joint: npt.NDArray[np.int64], names: tuple[str, ...]) -> tuple[dict[s
         }
         for g, name in enumerate(names)
     )
-
-

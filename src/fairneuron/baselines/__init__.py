@@ -1,7 +1,8 @@
 """Mitigators: everything that makes a network treat groups more equally behind one protocol.
 
-``fit(model, train, valid, seed=...)`` leaves the given model untouched, sees no test data, gives the same result for the same
-seed, and returns a predictor. ``fairneuron.FairNeuron`` is one of them.
+``fit(model, train, valid, seed=...)`` leaves the given model untouched, sees no test data, gives
+the same result for the same seed, and returns a predictor. ``fairneuron.FairNeuron`` is one of
+them.
 """
 
 from fairneuron.baselines.dropout import Naive, Ordinary, PureDropout, RandomDropout

@@ -1,4 +1,4 @@
-"""The paper's ablations (Gao et al., section 4, RQ3): FairNeuron's training loop with another mask of dropped samples."""
+"""The paper's ablations: FairNeuron's training loop with another mask of dropped samples."""
 
 import copy
 
@@ -15,7 +15,7 @@ from fairneuron.training import Schedule, train
 class Naive:
     """The model as it is."""
 
-    def fit(self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int) -> Network:  # noqa: ARG002
+    def fit(self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int) -> Network:
         """Returns a copy of the model."""
         return Network(copy.deepcopy(model))
 
@@ -50,7 +50,9 @@ class PureDropout:
     def fit(self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int) -> Network:
         """Trains a copy of the model on."""
         everybody = np.ones(len(train), dtype=bool)
-        return _retrained(model, train, valid, self.schedule, seed=seed, dropped=everybody, rate=self.dropout)
+        return _retrained(
+            model, train, valid, self.schedule, seed=seed, dropped=everybody, rate=self.dropout
+        )
 
 
 class RandomDropout:
@@ -62,7 +64,9 @@ class RandomDropout:
         schedule: Of the training.
     """
 
-    def __init__(self, share: float = 0.5, dropout: float = 0.1, schedule: Schedule | None = None) -> None:
+    def __init__(
+        self, share: float = 0.5, dropout: float = 0.1, schedule: Schedule | None = None
+    ) -> None:
         require_range("share", share, 0, 1, open_low=True)
         require_range("dropout", dropout, 0, 1, open_low=True, open_high=True)
         self.share, self.dropout, self.schedule = share, dropout, schedule or Schedule()
@@ -70,9 +74,13 @@ class RandomDropout:
     def fit(self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int) -> Network:
         """Trains a copy of the model on."""
         dropped = np.zeros(len(train), dtype=bool)
-        chosen = np.random.default_rng(seed).permutation(len(train))[: max(1, round(self.share * len(train)))]
+        chosen = np.random.default_rng(seed).permutation(len(train))[
+            : max(1, round(self.share * len(train)))
+        ]
         dropped[chosen] = True
-        return _retrained(model, train, valid, self.schedule, seed=seed, dropped=dropped, rate=self.dropout)
+        return _retrained(
+            model, train, valid, self.schedule, seed=seed, dropped=dropped, rate=self.dropout
+        )
 
 
 def _retrained(

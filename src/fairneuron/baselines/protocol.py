@@ -22,6 +22,7 @@ class Mitigator(Protocol):
             seed: Same seed, same result.
 
         Returns:
-            A predictor. One that is a network has the class, the forward and the state_dict keys of ``model``.
+            A predictor. One that is a network has the class, the forward and the state_dict keys of
+            ``model``.
         """
         ...

@@ -1,1 +1,1 @@
-"""Data: how a table becomes inputs, labels and groups, and the tables that come with the package."""
+"""Data: how a table becomes inputs, labels and groups; the tables of the package."""

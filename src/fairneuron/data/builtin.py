@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from fairneuron.errors import OptionError, did_you_mean, require_known
+from fairneuron.errors import require_known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,13 +113,17 @@ def _compas() -> pd.DataFrame:
 
 def _credit() -> pd.DataFrame:
     table = _read_csv("german.data.gz", names=_GERMAN, sep=" ")
-    table["sex"] = table["personal_status"].isin(["A92", "A95"]).map({True: "female", False: "male"})
+    table["sex"] = (
+        table["personal_status"].isin(["A92", "A95"]).map({True: "female", False: "male"})
+    )
     table["age_group"] = (table["age"] > 25).map({True: "over 25", False: "25 or under"})
     table["risk"] = table["risk"].map({1: "good", 2: "bad"})
     return table
 
 
-_ADULT_CITATION = "Becker, Kohavi: Adult (1996), UCI Machine Learning Repository, doi 10.24432/C5XW20"
+_ADULT_CITATION = (
+    "Becker, Kohavi: Adult (1996), UCI Machine Learning Repository, doi 10.24432/C5XW20"
+)
 
 _CENSUS = Source(
     title="Census Income (Adult): does a person earn more than 50,000 dollars a year",
@@ -136,7 +140,9 @@ _CENSUS = Source(
 
 SOURCES: dict[str, Source] = {
     "census": _CENSUS,
-    "census-full": Source(**{**vars(_CENSUS), "title": f"{_CENSUS.title}; both parts", "read": _census_full}),
+    "census-full": Source(
+        **{**vars(_CENSUS), "title": f"{_CENSUS.title}; both parts", "read": _census_full}
+    ),
     "compas": Source(
         title="COMPAS (Broward County): is a defendant charged again within two years",
         positive_means="reoffended within two years (the harmful outcome)",
@@ -160,6 +166,7 @@ SOURCES: dict[str, Source] = {
     ),
 }
 
+
 def load_dataset(
     name: str, *, sensitive: str | Sequence[str] | None = None, include_sensitive: bool = False
 ) -> Dataset:
@@ -167,8 +174,9 @@ def load_dataset(
 
     Args:
         name: "census" (32,561 rows), "census-full" (48,842), "compas" (5,278) or "credit" (1,000).
-        sensitive: One or several of the data's sensitive columns, whose intersections are the groups:
-            census "sex", "race"; compas "race", "sex"; credit "sex", "age". The first one unless given.
+        sensitive: One or several of the data's sensitive columns, whose intersections are the
+            groups: census "sex", "race"; compas "race", "sex"; credit "sex", "age". The first one
+            unless given.
         include_sensitive: Whether these columns are inputs of the network too.
 
     Returns:
@@ -181,7 +189,9 @@ def load_dataset(
 
     require_known("option-data", "data set", name, SOURCES)
     source = SOURCES[name]
-    names = [sensitive] if isinstance(sensitive, str) else list(sensitive or source.sensitive)[: None if sensitive else 1]
+    if sensitive is None:
+        sensitive = next(iter(source.sensitive))
+    names = [sensitive] if isinstance(sensitive, str) else list(sensitive)
     for column in names:
         require_known("option-sensitive", f"sensitive column of {name}", column, source.sensitive)
     chosen = [source.sensitive[column] for column in names]

@@ -32,7 +32,7 @@ class Scaling:
 
     @classmethod
     def fit(cls, x: torch.Tensor) -> Scaling:
-        """Standardises the columns of ``x (n, features)``; columns of zeros and ones stay as they are."""
+        """Standardises the columns of ``x (n, features)``; columns of zeros and ones stay."""
         wide = x.double()
         mean, scale = wide.mean(0), wide.std(0, correction=0)
         flag = ((x == 0) | (x == 1)).all(0)  # one-hot columns
@@ -42,12 +42,13 @@ class Scaling:
         return cls(mean.float(), scale.float())
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Scales ``x (n, features)``."""
         return (x - self.mean) / self.scale
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Encoded inputs, labels and sensitive columns. What a network reads is a tensor; the rest is numpy.
+    """Encoded inputs, labels and sensitive columns; inputs are a tensor, the rest is numpy.
 
     Attributes:
         x: ``(n, features)`` float32. Unscaled until ``split``.
@@ -90,8 +91,10 @@ class Dataset:
         Args:
             frame: A pandas DataFrame, a row per sample.
             target: The column with the label; it must have two values.
-            positive: The label that counts as ``y = 1``. May be left out for 0/1 and boolean labels.
-            sensitive: The column or columns whose groups are compared. A missing value is the group "unknown".
+            positive: The label that counts as ``y = 1``. May be left out for 0/1 and boolean
+                labels.
+            sensitive: The column or columns whose groups are compared. A missing value is the group
+                "unknown".
             include_sensitive: Whether these columns are inputs of the network too.
             drop: Columns that are neither inputs nor anything else.
             name: What to call the data in reports.
@@ -193,7 +196,7 @@ class Dataset:
             raise DataError(
                 "data-nonfinite",
                 "Every input must be a finite number",
-                got=f"{float(self.x[row, column])} in row {row}, column {self.feature_names[column]!r}",
+                got=f"{float(self.x[row, column])} in row {row} of {self.feature_names[column]!r}",
                 cure="Fill or drop it.",
             )
 
@@ -249,8 +252,10 @@ class Dataset:
 
         Args:
             seed: Another seed, another split.
-            fractions: Of the rows for each part. Each cell of label and group deviates by at most two rows.
-            scale: Whether to standardise the columns, fitted on the training part. Columns of zeros and ones stay.
+            fractions: Of the rows for each part. Each cell of label and group deviates by at most
+                two rows.
+            scale: Whether to standardise the columns, fitted on the training part. Columns of zeros
+                and ones stay.
 
         Raises:
             DataError: If a part would miss a group or a class that the data has.
@@ -296,7 +301,11 @@ class Dataset:
     def describe(self) -> dict[str, Any]:
         """Sizes and rates, for printing; no row of the data."""
         groups = [
-            {"group": name, "n": int(n), "positive": int(self.y[self.group == g].astype(bool).sum())}
+            {
+                "group": name,
+                "n": int(n),
+                "positive": int(self.y[self.group == g].astype(bool).sum()),
+            }
             for g, (name, n) in enumerate(zip(self.group_names, self.group_counts, strict=True))
         ]
         return {

@@ -102,7 +102,8 @@ class Schema:
             name: What to call the data in reports.
 
         Raises:
-            DataError: For missing columns, missing numbers, labels or categories that the schema does not know.
+            DataError: For missing columns, missing numbers, labels or categories that the schema
+                does not know.
         """
         _check_columns(frame, [self.target, *(c.name for c in self.sensitive + self.inputs)])
         labels = _text(frame[self.target])
@@ -118,7 +119,7 @@ class Schema:
         blocks = [_encode(frame[c.name], c) for c in self.inputs]
         return Dataset(
             x=torch.from_numpy(np.concatenate(blocks, axis=1)),
-            y=(labels == self.positive).to_numpy(dtype=np.int64),
+            y=np.asarray(labels == self.positive, dtype=np.int64),
             sensitive=sensitive,
             sensitive_names=tuple(c.name for c in self.sensitive),
             sensitive_levels=tuple(c.categories for c in self.sensitive),
@@ -159,7 +160,9 @@ def _check_columns(frame: pd.DataFrame, wanted: Sequence[str]) -> None:
                 cure=did_you_mean(name, frame.columns),
             )
     if len(frame) == 0:
-        raise DataError("data-empty", "The table must have rows", got="none", cure="Check the file.")
+        raise DataError(
+            "data-empty", "The table must have rows", got="none", cure="Check the file."
+        )
 
 
 def _text(column: pd.Series[Any]) -> pd.Series[str]:
@@ -215,7 +218,10 @@ def _sensitive(column: pd.Series[Any]) -> Column:
         )
     levels = set(_text(column.dropna()))
     if column.isna().any():
-        warn("data-group-missing", f"{int(column.isna().sum())} rows without {column.name!r}: a group of their own")
+        warn(
+            "data-group-missing",
+            f"{int(column.isna().sum())} rows without {column.name!r}: a group of their own",
+        )
         levels.add(UNKNOWN)
     if len(levels) < 2:
         raise DataError(
@@ -231,7 +237,9 @@ def _input(column: pd.Series[Any]) -> Column:
     if pd.api.types.is_numeric_dtype(column):
         return Column(str(column.name))
     levels = set(column.dropna().astype(str))
-    return Column(str(column.name), tuple(sorted(levels | ({UNKNOWN} if column.isna().any() else set()))))
+    return Column(
+        str(column.name), tuple(sorted(levels | ({UNKNOWN} if column.isna().any() else set())))
+    )
 
 
 def _codes(column: pd.Series[Any], fitted: Column) -> npt.NDArray[np.int64]:

@@ -8,7 +8,17 @@ from typing import Any
 
 from fairneuron.metrics import METRICS
 
-SHOWN = ("accuracy", "balanced_accuracy", "auc", "worst_group_accuracy", "dp", "dpr", "eo", "eodds", "abcc")
+SHOWN = (
+    "accuracy",
+    "balanced_accuracy",
+    "auc",
+    "worst_group_accuracy",
+    "dp",
+    "dpr",
+    "eo",
+    "eodds",
+    "abcc",
+)
 
 
 def report(result: dict[str, Any]) -> str:
@@ -19,8 +29,8 @@ def report(result: dict[str, Any]) -> str:
         _choice(result),
         "## Before and after, on test data",
         before_and_after(result),
-        "Brackets: 95 % bootstrap intervals. Noise floor: what a model that treats all groups equally would show on so few "
-        "samples; a difference below it is no finding.",
+        "Brackets: 95 % bootstrap intervals. Noise floor: what a model that treats all groups "
+        "equally would show on so few samples; a difference below it is no finding.",
         "## Groups",
         _groups(result),
         "## What carries the disparity",
@@ -59,10 +69,11 @@ def _choice(result: dict[str, Any]) -> str:
     trial = result["trials"][result["chosen"]]
     validation = _escape(result["verdicts"]["validation"]["sentence"])
     if trial["number"] == 0:
-        return f"No candidate beat the original on validation data; the model is a copy of it. {validation}"
+        return f"No candidate beat the original on validation data, so it is kept. {validation}"
     settings = ", ".join(f"{name} {value:g}" for name, value in trial["settings"].items())
     return (
-        f"Candidate {trial['number']} ({settings}) was chosen on validation data, before the test data were read. {validation}"
+        f"Candidate {trial['number']} ({settings}) was chosen on validation data, before the test "
+        f"data were read. {validation}"
     )
 
 
@@ -76,34 +87,54 @@ def _groups(result: dict[str, Any]) -> str:
                 old["group"],
                 str(old["n"]),
                 str(old["positive"]),
-                *(f"{_number(old[rate])} → {_number(new[rate])}" for rate in ("selection_rate", "tpr", "fpr", "accuracy")),
+                *(
+                    f"{_number(old[rate])} → {_number(new[rate])}"
+                    for rate in ("selection_rate", "tpr", "fpr", "accuracy")
+                ),
                 f"{flip['to_positive']} / {flip['from_positive']}",
             )
         )
     positive = result["data"]["positive"]
-    columns = ("group", "n", f"y = 1 ({positive})", "selection rate", "TPR", "FPR", "accuracy", "flipped to 1 / to 0")
+    columns = (
+        "group",
+        "n",
+        f"y = 1 ({positive})",
+        "selection rate",
+        "TPR",
+        "FPR",
+        "accuracy",
+        "flipped to 1 / to 0",
+    )
     return _table(columns, rows)
 
 
 def _explanation(found: dict[str, Any]) -> list[str]:
-    if "neurons" not in found:
-        rows = [
-            (m["group"], str(m["n"]), str(m["biased"]), str(m["benign"]), _share(m["biased"], m["n"])) for m in found["makeup"]
-        ]
-        return [
-            _escape(found["sentence"]),
-            _table(("group", "n", "biased samples", "benign samples", "share biased"), rows),
-        ]
+    table = _neurons(found["neurons"]) if "neurons" in found else _makeup(found["makeup"])
+    return [_escape(found["sentence"]), *table]
+
+
+def _neurons(neurons: list[dict[str, Any]]) -> list[str]:
+    most = 20
     rows = [
-        (f"{n['layer']}", str(n["unit"]), f"{n['pull']:.4f}", f"{n['conflict']:+.2f}") for n in found["neurons"][:20]
+        (n["layer"], str(n["unit"]), f"{n['pull']:.4f}", f"{n['conflict']:+.2f}")
+        for n in neurons[:most]
     ]
-    more = len(found["neurons"]) - len(rows)
+    more = [f"… and {len(neurons) - most} more in `result.json`."] if len(neurons) > most else []
     return [
-        _escape(found["sentence"]),
-        "Only the incoming weights of these neurons were changed. Pull: norm of the gradient of the gap with respect to them. "
-        "Conflict: above 0, lowering the gap and lowering the loss pull the neuron in opposite directions.",
-        _table(("layer", "neuron", "pull", "conflict"), rows) + (f"\n\n… and {more} more in `result.json`." if more else ""),
+        "Only the incoming weights of these neurons were changed. Pull: norm of the gradient of "
+        "the gap with respect to them. Conflict: above 0, lowering the gap and lowering the loss "
+        "pull the neuron in opposite directions.",
+        _table(("layer", "neuron", "pull", "conflict"), rows),
+        *more,
     ]
+
+
+def _makeup(groups: list[dict[str, Any]]) -> list[str]:
+    rows = [
+        (g["group"], str(g["n"]), str(g["biased"]), str(g["benign"]), _share(g["biased"], g["n"]))
+        for g in groups
+    ]
+    return [_table(("group", "n", "biased samples", "benign samples", "share biased"), rows)]
 
 
 def _candidates(result: dict[str, Any]) -> str:
@@ -112,23 +143,43 @@ def _candidates(result: dict[str, Any]) -> str:
     for trial in result["trials"]:
         metrics = trial["validation"] or {}
         settings = ", ".join(f"{k} {v:g}" for k, v in trial["settings"].items()) or "the original"
-        note = "chosen" if trial["number"] == result["chosen"] else "front" if trial["on_front"] else trial["rejected"] or ""
-        rows.append(
-            (str(trial["number"]), settings, *(_number(metrics.get(name)) for name in ("accuracy", *limited)), note)
+        note = (
+            "chosen"
+            if trial["number"] == result["chosen"]
+            else "front"
+            if trial["on_front"]
+            else trial["rejected"] or ""
         )
-    return _table(("", "settings", "validation accuracy", *(f"validation {name}" for name in limited), ""), rows)
+        rows.append(
+            (
+                str(trial["number"]),
+                settings,
+                *(_number(metrics.get(name)) for name in ("accuracy", *limited)),
+                note,
+            )
+        )
+    return _table(
+        ("", "settings", "validation accuracy", *(f"validation {name}" for name in limited), ""),
+        rows,
+    )
 
 
 def _caveats(result: dict[str, Any]) -> list[str]:
     small = [g["group"] for g in result["before"]["groups"] if g["n"] < 100]
     notes = [
-        "The repair reduces a measured gap under the stated definition, on data like these. Definitions of fairness conflict: "
+        "The repair reduces a measured gap under the stated definition, on data like these. "
+        "Definitions of fairness conflict: "
         "shrinking one gap can widen another, and the table above shows all of them."
     ]
     if small:
-        notes.append(f"Groups of fewer than 100 test samples: {', '.join(map(_escape, small))}. Their rates are uncertain.")
+        notes.append(
+            f"Groups of fewer than 100 test samples: {', '.join(map(_escape, small))}. "
+            "Their rates are uncertain."
+        )
     undefined = {**result["before"]["undefined"], **result["after"]["undefined"]}
-    notes += [f"{METRICS[name].title} is undefined: {reason}." for name, reason in undefined.items()]
+    notes += [
+        f"{METRICS[name].title} is undefined: {reason}." for name, reason in undefined.items()
+    ]
     return ["\n".join(f"- {note}" for note in notes)]
 
 
@@ -146,8 +197,17 @@ def _reproduce(result: dict[str, Any]) -> str:
     words += ["--recipe", c["recipe"]]
     settings = c["settings"]
     for option in ("neuron_share", "gamma", "theta", "dropout"):
-        words += [f"--{option.replace('_', '-')}", f"{settings[option]:g}"] if option in settings else []
-    words += ["--epochs", str(settings["schedule"]["epochs"]), "--seed", str(c["seed"]), "--out", "DIR"]
+        words += (
+            [f"--{option.replace('_', '-')}", f"{settings[option]:g}"] if option in settings else []
+        )
+    words += [
+        "--epochs",
+        str(settings["schedule"]["epochs"]),
+        "--seed",
+        str(c["seed"]),
+        "--out",
+        "DIR",
+    ]
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     return f"```\n{' '.join(words)}\n```\n\nWith {versions}."
 
