@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from fairneuron import metrics as m
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import DataError, ModelError
-from fairneuron.metrics import METRICS, Counts, Floats
+from fairneuron.metrics import definitions as m
+from fairneuron.metrics.definitions import METRICS, Counts, Floats
 from fairneuron.models import Network, Predictor, predicted_classes
 
 BINS = 1024
@@ -93,7 +93,7 @@ class Audit:
         rng = np.random.default_rng([self.seed, 2])
         label = self.counts.sum(2, keepdims=True)  # (g, y, 1)
         independent = self.counts.sum((0, 1)) / self.counts.sum()  # (p,)
-        given_label = m._ratio(self.counts.sum(0), self.counts.sum((0, 2))[:, None])  # (y, p)
+        given_label = m.ratio(self.counts.sum(0), self.counts.sum((0, 2))[:, None])  # (y, p)
         blind = _multinomial(
             rng, label.sum(1), np.broadcast_to(independent, (len(label), independent.size))
         )

@@ -9,21 +9,24 @@ import json
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from fairneuron.errors import FairNeuronError, FairNeuronWarning, OptionError
+from fairneuron.report.terminal import (
+    print_audit,
+    print_paths,
+    print_repair,
+    print_source,
+    print_sources,
+    progress_shown,
+    to_stderr,
+)
 
 if TYPE_CHECKING:
     from fairneuron.runs import Subject
-    from fairneuron.training import Progress
 
 app = typer.Typer(
     help="Audit a network for group fairness, find what carries the gap, retrain only that.",
@@ -131,14 +134,14 @@ def repair(
 
     from fairneuron.runs import run_repair
 
-    with _progress() as progress:
+    with progress_shown() as progress:
         run = run_repair(subject, recipe=recipe, limit=limits, options=options, progress=progress)
     run.write(out, overwrite=overwrite)
     result = run.to_dict()
     if as_json:
         _print_json(result)
     else:
-        _print_repair(result, out)
+        print_repair(result, out)
     raise typer.Exit(0 if run.verdict.outcome == "improved" else 1)
 
 
@@ -160,14 +163,14 @@ def audit(
 
     from fairneuron.audit import audit as run_audit
 
-    with _progress() as progress:
+    with progress_shown() as progress:
         parts = subject.parts()
         model = subject.model(parts[0], parts[1], progress)
     result = run_audit(model, parts[index], seed=seed).to_dict()
     if as_json:
         _print_json({"data": parts[index].describe() | {"part": part}, "seed": seed, **result})
     else:
-        _print_audit(result, f"{data}, {part} part")
+        print_audit(result, f"{data}, {part} part")
 
 
 @app.command()
@@ -197,7 +200,7 @@ def paths(
     from fairneuron.clustering import summarise_paths
     from fairneuron.slicing import activation_paths
 
-    with _progress() as progress:
+    with progress_shown() as progress:
         parts = subject.parts()
         model = subject.model(parts[0], parts[1], progress)
         found = activation_paths(
@@ -207,21 +210,7 @@ def paths(
     if as_json:
         _print_json({"data": data, "part": part, "seed": seed, **summary})
         return
-    console = Console()
-    console.print(Text(summary["sentence"]))
-    table = _table(
-        "group", "n", "biased", "benign", "share biased", "y = 1 among biased", "y = 1 among benign"
-    )
-    for row in summary["makeup"]:
-        shares = [
-            _share(row["biased"], row["n"]),
-            _share(row["biased_positive"], row["biased"]),
-            _share(row["benign_positive"], row["benign"]),
-        ]
-        table.add_row(
-            *(Text(str(v)) for v in (row["group"], row["n"], row["biased"], row["benign"], *shares))
-        )
-    console.print(table)
+    print_paths(summary)
 
 
 @data_app.command("list")
@@ -237,10 +226,7 @@ def data_list(as_json: AsJson = False) -> None:
             }
         )
         return
-    table = _table("name", "what it asks", "sensitive columns")
-    for name, source in SOURCES.items():
-        table.add_row(name, source.title, ", ".join(source.sensitive))
-    Console().print(table)
+    print_sources(SOURCES)
 
 
 @data_app.command("show")
@@ -262,18 +248,11 @@ def data_show(name: str, as_json: AsJson = False) -> None:
         "licence": source.licence,
         "cite": source.citation,
     }
-    groups = {d["sensitive"][0]: d["groups"] for d in described}
+    groups = {column: d["groups"] for column, d in zip(source.sensitive, described, strict=True)}
     if as_json:
         _print_json({"name": name, **facts, "groups": groups})
         return
-    console = Console()
-    for key, value in facts.items():
-        console.print(Text(f"{key}: {value}"))
-    table = _table("sensitive column", "group", "n", "y = 1")
-    for column, rows in groups.items():
-        for row in rows:
-            table.add_row(column, row["group"], str(row["n"]), f"{row['positive'] / row['n']:.1%}")
-    console.print(table)
+    print_source(facts, groups)
 
 
 @app.command()
@@ -292,14 +271,14 @@ def main() -> None:
     except FairNeuronError as error:
         if "--json" in sys.argv:
             _print_json({"error": {"code": error.code, "message": str(error)}})
-        _stderr(f"error[{error.code}]: {error}")
+        to_stderr(f"error[{error.code}]: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _stderr("interrupted; nothing was written")
+        to_stderr("interrupted; nothing was written")
         sys.exit(130)
     except Exception:  # a bug of ours: say so, with what a report needs
         traceback.print_exc()
-        _stderr(
+        to_stderr(
             "error[internal]: this is a bug in fairneuron; please report it with the lines above."
         )
         sys.exit(3)
@@ -368,98 +347,8 @@ def _part(name: str) -> int:
     return parts.index(name)
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on a terminal; in a pipe a plain line per step."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        seen: set[str] = set()
-
-        def line(what: str, _done: int, of: int) -> None:
-            if what not in seen:
-                seen.add(what)
-                _stderr(f"{what} ({of} steps)")
-
-        yield line
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def step(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=of)
-            bar.update(tasks[what], completed=done, total=of)
-
-        yield step
-
-
-def _print_repair(result: dict[str, Any], out: Path) -> None:
-    from fairneuron.report.markdown import metric_rows
-
-    console = Console()
-    console.print(Text(result["explanation"]["sentence"]))
-    table = _table("on test data", "before", "after", "noise floor")
-    for row in metric_rows(result):
-        table.add_row(*map(Text, row))
-    console.print(table)
-    for data in ("validation", "test"):
-        verdict = result["verdicts"][data]
-        style = "bold green" if verdict["outcome"] == "improved" else "bold yellow"
-        console.print(Text(verdict["sentence"], style=style if data == "test" else ""))
-    console.print(Text(f"Report: {out / 'report.md'}"), soft_wrap=True)
-
-
-def _print_audit(result: dict[str, Any], title: str) -> None:
-    from fairneuron.metrics import METRICS
-
-    console = Console()
-    table = _table(title, "value", "95 % interval", "noise floor")
-    for name, value in result["metrics"].items():
-        bounds, floor = result["intervals"][name], result["noise_floor"].get(name)
-        table.add_row(
-            METRICS[name].title,
-            "undefined" if value is None else f"{value:.3f}",
-            result["undefined"][name]
-            if value is None
-            else ""
-            if bounds is None
-            else f"{bounds[0]:.3f} to {bounds[1]:.3f}",
-            "" if floor is None else f"{floor:.3f}",
-        )
-    console.print(table)
-    rates = ("selection_rate", "tpr", "fpr", "accuracy")
-    groups = _table("group", "n", "y = 1", *rates)
-    for row in result["groups"]:
-        values = ["undefined" if row[rate] is None else f"{row[rate]:.3f}" for rate in rates]
-        groups.add_row(Text(row["group"]), str(row["n"]), str(row["positive"]), *values)
-    console.print(groups)
-
-
-def _table(*columns: str) -> Table:
-    table = Table()
-    for i, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if i == 0 else "right")
-    return table
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else ""
-
-
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
-
-
-def _stderr(text: str) -> None:
-    typer.echo("".join(c if c.isprintable() or c == "\n" else "�" for c in text), err=True)
 
 
 def _show_warning(
@@ -472,4 +361,4 @@ def _show_warning(
 ) -> None:
     ours = issubclass(category, FairNeuronWarning)
     text = warnings.formatwarning(message, category, filename, lineno).rstrip()
-    _stderr(f"warning: {message}" if ours else text)
+    to_stderr(f"warning: {message}" if ours else text)

@@ -23,11 +23,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
-from fairneuron.audit import Audit, audit
 from fairneuron.clustering import PathSummary, rare_paths, summarise_paths
 from fairneuron.conflict import (
     CRITERIA,
@@ -40,19 +38,17 @@ from fairneuron.conflict import (
     soft_gap,
 )
 from fairneuron.data.dataset import Dataset, Mask
-from fairneuron.errors import ModelError, OptionError, did_you_mean, require_known, require_range
-from fairneuron.graph import trace
-from fairneuron.metrics import METRICS
+from fairneuron.errors import OptionError, did_you_mean, require_known, require_range
 from fairneuron.models import Network, positive_score, task_loss
 from fairneuron.slicing import Paths, activation_paths
+from fairneuron.tracing import trace
 from fairneuron.training import Progress, Schedule, quiet
 from fairneuron.training import train as train_model
-from fairneuron.verdict import Limit, Verdict, check_limit, judge, violation
+from fairneuron.trials import Candidate, Trial, choose, front, run_trial
+from fairneuron.verdict import Limit, Verdict, check_limit, judge
 
 DEFAULT_LIMIT: Limit = {"dp": 0.05}
 Explanation = ConflictExplanation | PathSummary
-Candidate = tuple[dict[str, float], nn.Module, bool]
-"""What was tried, the retrained copy, and whether its loss stayed finite."""
 
 
 @dataclass(frozen=True)
@@ -239,42 +235,6 @@ class Task:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """A candidate and its validation audit.
-
-    Attributes:
-        number: 0 is the original model.
-        settings: What was tried.
-        model: The retrained copy.
-        audit: On validation data; None if it diverged.
-        rejected: Why it cannot be chosen, or None.
-    """
-
-    number: int
-    settings: dict[str, float]
-    model: nn.Module
-    audit: Audit | None
-    rejected: str | None
-
-    @property
-    def accuracy(self) -> float:
-        """Validation accuracy, 0 if it diverged."""
-        return (self.audit.metrics["accuracy"] or 0.0) if self.audit else 0.0
-
-    def gap(self, limit: Limit) -> float:
-        """How far the limited metrics are from their best value, the worst of them."""
-        return max(METRICS[name].shortfall(self._value(name)) for name in limit)
-
-    def violation(self, limit: Limit) -> float:
-        """How far the limited metrics lie beyond their limits, the worst of them."""
-        return max(violation(name, self._value(name), bound) for name, bound in limit.items())
-
-    def _value(self, name: str) -> float:
-        value = self.audit.metrics[name] if self.audit else None
-        return float("nan") if value is None else value
-
-
-@dataclass(frozen=True, eq=False)
 class Repair:
     """The result of a repair.
 
@@ -341,12 +301,12 @@ def repair(
     plan: Recipe = settings
     criteria = tuple(dict.fromkeys(CRITERIA[name] for name in bounds))
     task = Task(Network(model).model, train, valid, criteria, seed, progress)
-    trials = [_trial(0, ({}, model, True), valid, bounds)]
+    trials = [run_trial(0, ({}, model, True), valid, bounds)]
 
     sliced = plan.slice(task)
     carriers = plan.cluster(sliced)
     for candidate in plan.retrain(task, carriers):
-        trials.append(_trial(len(trials), candidate, valid, bounds))
+        trials.append(run_trial(len(trials), candidate, valid, bounds))
 
     chosen = choose(trials, bounds)
     repaired = copy.deepcopy(model) if chosen.number == 0 else chosen.model
@@ -361,45 +321,6 @@ def repair(
         recipe=settings,
         seed=seed,
     )
-
-
-def choose(trials: list[Trial], limit: Limit) -> Trial:
-    """Returns the most accurate trial within the limit, or else the one nearest to it.
-
-    The first trial, the original, stays unless another one is better.
-    """
-    eligible = [trial for trial in trials if trial.rejected is None]
-    return max(eligible, key=lambda t: (-t.violation(limit), t.accuracy), default=trials[0])
-
-
-def front(trials: list[Trial], limit: Limit) -> tuple[Trial, ...]:
-    """Returns the trials that none beats in both accuracy and gap, the smallest gap first."""
-    best: list[Trial] = []
-    eligible = [trial for trial in trials if trial.rejected is None]
-    for trial in sorted(eligible, key=lambda t: (t.gap(limit), -t.accuracy)):
-        if not best or trial.accuracy > best[-1].accuracy:
-            best.append(trial)
-    return tuple(best)
-
-
-def _trial(number: int, candidate: Candidate, valid: Dataset, limit: Limit) -> Trial:
-    settings, model, finite = candidate
-    try:
-        audited = audit(model, valid) if finite else None
-    except ModelError as error:
-        if number == 0 or error.code != "model-nonfinite":
-            raise
-        audited = None
-    if audited is None:
-        rejected: str | None = "diverged"
-    elif np.count_nonzero(audited.counts.sum((0, 1))) < 2:
-        rejected = "predicts one class alone"
-    else:
-        undefined = [name for name in limit if name in audited.undefined]
-        rejected = (
-            f"{undefined[0]} is undefined: {audited.undefined[undefined[0]]}" if undefined else None
-        )
-    return Trial(number, settings, model, audited, rejected)
 
 
 def _recipe(recipe: str | Settings, options: Mapping[str, Any]) -> Settings:

@@ -91,7 +91,8 @@ class Run:
         result = self.repair
         return {
             "format": 1,
-            "data": self.test.describe() | {"part": "test"},
+            "data": self.test.describe()
+            | {"part": "test", "positive_means": SOURCES[self.subject.data].positive_means},
             "configuration": {
                 **_plain(self.subject),
                 "recipe": type(result.recipe).__name__.lower(),

@@ -24,8 +24,9 @@ from torch import fx, nn
 
 from fairneuron.data.dataset import Ints
 from fairneuron.errors import DataError, ModelError, require_known, require_range
-from fairneuron.graph import Elementwise, Layer, Linear, Recorder, Sum, trace
+from fairneuron.graph import Elementwise, Layer, Linear, Recorder, Sum
 from fairneuron.models import evaluation
+from fairneuron.tracing import trace
 from fairneuron.training import Progress, quiet
 
 Means = Mapping[int, torch.Tensor]

@@ -14,7 +14,7 @@ from torch import nn
 from fairneuron.audit import Interval, audit, interval, predict, resample
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import OptionError, require_known
-from fairneuron.metrics import METRICS
+from fairneuron.metrics.definitions import METRICS
 from fairneuron.models import Predictor, predicted_classes
 
 IMPROVED = "improved"

@@ -7,8 +7,8 @@ from torch import nn
 
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.errors import ModelError, require_range
-from fairneuron.graph import trace
 from fairneuron.models import Network
+from fairneuron.tracing import trace
 from fairneuron.training import Schedule, train
 
 

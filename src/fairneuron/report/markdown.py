@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fairneuron.metrics import METRICS
+from fairneuron.metrics.definitions import METRICS
 
 SHOWN = (
     "accuracy",
@@ -32,6 +32,7 @@ def report(result: dict[str, Any]) -> str:
         "Brackets: 95 % bootstrap intervals. Noise floor: what a model that treats all groups "
         "equally would show on so few samples; a difference below it is no finding.",
         "## Groups",
+        f"y = 1: {_escape(result['data']['positive_means'])}.",
         _groups(result),
         "## What carries the disparity",
         *_explanation(result["explanation"]),
@@ -94,11 +95,10 @@ def _groups(result: dict[str, Any]) -> str:
                 f"{flip['to_positive']} / {flip['from_positive']}",
             )
         )
-    positive = result["data"]["positive"]
     columns = (
         "group",
         "n",
-        f"y = 1 ({positive})",
+        "y = 1",
         "selection rate",
         "TPR",
         "FPR",
@@ -215,7 +215,7 @@ def _reproduce(result: dict[str, Any]) -> str:
 def _with_interval(audited: dict[str, Any], name: str) -> str:
     bounds = audited["intervals"].get(name)
     text = _number(audited["metrics"][name])
-    return text if bounds is None else f"{text} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+    return text if bounds is None else f"{text} [{bounds[0]:.2f}, {bounds[1]:.2f}]"
 
 
 def _number(value: float | None) -> str:

@@ -20,8 +20,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fairneuron.errors import DataError, require_known, warn
-
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.integer[Any] | np.floating[Any]]
 POSITIVE = 1
@@ -45,23 +43,23 @@ def group_counts(
 
 def selection_rate(c: Counts) -> Floats:
     """P(ŷ = 1 | g)."""
-    return _ratio(c[..., :, POSITIVE].sum(-1), c.sum((-1, -2)))
+    return ratio(c[..., :, POSITIVE].sum(-1), c.sum((-1, -2)))
 
 
 def true_positive_rate(c: Counts) -> Floats:
     """P(ŷ = 1 | y = 1, g)."""
-    return _ratio(c[..., POSITIVE, POSITIVE], c[..., POSITIVE, :].sum(-1))
+    return ratio(c[..., POSITIVE, POSITIVE], c[..., POSITIVE, :].sum(-1))
 
 
 def false_positive_rate(c: Counts) -> Floats:
     """P(ŷ = 1 | y ≠ 1, g)."""
     wrong = c[..., :, POSITIVE].sum(-1) - c[..., POSITIVE, POSITIVE]
-    return _ratio(wrong, c.sum((-1, -2)) - c[..., POSITIVE, :].sum(-1))
+    return ratio(wrong, c.sum((-1, -2)) - c[..., POSITIVE, :].sum(-1))
 
 
 def group_accuracy(c: Counts) -> Floats:
     """P(ŷ = y | g)."""
-    return _ratio(np.trace(c, axis1=-2, axis2=-1), c.sum((-1, -2)))
+    return ratio(np.trace(c, axis1=-2, axis2=-1), c.sum((-1, -2)))
 
 
 # Metrics of the whole: (..., groups, classes, classes) -> (...)
@@ -75,7 +73,7 @@ def accuracy(c: Counts) -> Floats:
 def class_accuracies(c: Counts) -> Floats:
     """P(ŷ = y | y = k) per class, ``(..., classes)``."""
     total = c.sum(-3)
-    return _ratio(np.diagonal(total, axis1=-2, axis2=-1), total.sum(-1))
+    return ratio(np.diagonal(total, axis1=-2, axis2=-1), total.sum(-1))
 
 
 def balanced_accuracy(c: Counts) -> Floats:
@@ -86,7 +84,7 @@ def balanced_accuracy(c: Counts) -> Floats:
 def f1(c: Counts) -> Floats:
     """2 TP / (2 TP + FP + FN) of class 1."""
     t = c.sum(-3)
-    return _ratio(2 * t[..., 1, 1], t[..., 1, :].sum(-1) + t[..., :, 1].sum(-1))
+    return ratio(2 * t[..., 1, 1], t[..., 1, :].sum(-1) + t[..., :, 1].sum(-1))
 
 
 def worst_group_accuracy(c: Counts) -> Floats:
@@ -103,7 +101,7 @@ def dpr(c: Counts) -> Floats:
     """Demographic parity ratio: the lowest selection rate over the highest, in [0, 1]."""
     rates = selection_rate(c)
     return np.where(
-        _defined(rates), _ratio(_reduce(rates, np.fmin), _reduce(rates, np.fmax)), np.nan
+        _defined(rates), ratio(_reduce(rates, np.fmin), _reduce(rates, np.fmax)), np.nan
     )
 
 
@@ -139,7 +137,7 @@ def auc(h: Counts) -> Floats:
     """Area under the ROC curve; scores in one bin count as ties."""
     negative, positive = np.moveaxis(h.sum(-3), -2, 0)
     below = np.cumsum(negative, -1) - negative / 2
-    return _ratio((positive * below).sum(-1), positive.sum(-1) * negative.sum(-1))
+    return ratio((positive * below).sum(-1), positive.sum(-1) * negative.sum(-1))
 
 
 def abcc(h: Counts) -> Floats:
@@ -148,7 +146,7 @@ def abcc(h: Counts) -> Floats:
     Han et al., Retiring ΔDP (2023).
     """
     total = h.sum(-2)
-    curves = _ratio(np.cumsum(total, -1), total.sum(-1, keepdims=True))
+    curves = ratio(np.cumsum(total, -1), total.sum(-1, keepdims=True))
     areas = [
         np.abs(curves[..., i, :] - curves[..., j, :]).mean(-1)
         for i in range(curves.shape[-2])
@@ -220,7 +218,7 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def _ratio(a: Counts, b: Counts) -> Floats:
+def ratio(a: Counts, b: Counts) -> Floats:
     """A / b, NaN where b is 0."""
     denominator = np.asarray(b, dtype=np.float64)
     return np.divide(
@@ -243,170 +241,3 @@ def _reduce(rates: Floats, ufunc: np.ufunc) -> Floats:
 
 def _gap(rates: Floats) -> Floats:
     return np.where(_defined(rates), _reduce(rates, np.fmax) - _reduce(rates, np.fmin), np.nan)
-
-
-# fairlearn's functions: their names, their signature, their values
-
-
-def demographic_parity_difference(
-    y_true: npt.ArrayLike,
-    y_pred: npt.ArrayLike,
-    *,
-    sensitive_features: npt.ArrayLike,
-    method: str = "between_groups",
-    sample_weight: npt.ArrayLike | None = None,
-) -> float:
-    """Largest difference of selection rates, in [0, 1].
-
-    Args:
-        y_true: Labels, ``(n,)``, 0 or 1 (or -1 and 1); only their number matters here.
-        y_pred: Predictions, likewise.
-        sensitive_features: Groups, ``(n,)``, or ``(n, k)`` for intersections.
-        method: "between_groups" compares the extremes, "to_overall" each group with everybody.
-        sample_weight: ``(n,)``; 1 unless given.
-    """
-    return _difference(
-        _weighted(y_true, y_pred, sensitive_features, sample_weight), selection_rate, method
-    )
-
-
-def demographic_parity_ratio(
-    y_true: npt.ArrayLike,
-    y_pred: npt.ArrayLike,
-    *,
-    sensitive_features: npt.ArrayLike,
-    method: str = "between_groups",
-    sample_weight: npt.ArrayLike | None = None,
-) -> float:
-    """Smallest ratio of selection rates, in [0, 1]; NaN if nobody is selected."""
-    return _fold(
-        _weighted(y_true, y_pred, sensitive_features, sample_weight), selection_rate, method
-    )
-
-
-def equal_opportunity_difference(
-    y_true: npt.ArrayLike,
-    y_pred: npt.ArrayLike,
-    *,
-    sensitive_features: npt.ArrayLike,
-    method: str = "between_groups",
-    sample_weight: npt.ArrayLike | None = None,
-) -> float:
-    """Largest difference of true positive rates, in [0, 1].
-
-    A group without positives counts as 0, with a warning.
-    """
-    return _difference(
-        _weighted(y_true, y_pred, sensitive_features, sample_weight), true_positive_rate, method
-    )
-
-
-def equal_opportunity_ratio(
-    y_true: npt.ArrayLike,
-    y_pred: npt.ArrayLike,
-    *,
-    sensitive_features: npt.ArrayLike,
-    method: str = "between_groups",
-    sample_weight: npt.ArrayLike | None = None,
-) -> float:
-    """Smallest ratio of true positive rates, in [0, 1]. See the difference."""
-    return _fold(
-        _weighted(y_true, y_pred, sensitive_features, sample_weight), true_positive_rate, method
-    )
-
-
-def equalized_odds_difference(
-    y_true: npt.ArrayLike,
-    y_pred: npt.ArrayLike,
-    *,
-    sensitive_features: npt.ArrayLike,
-    method: str = "between_groups",
-    sample_weight: npt.ArrayLike | None = None,
-    agg: str = "worst_case",
-) -> float:
-    """The larger ("worst_case") or mean ("mean") of the TPR and FPR differences, in [0, 1]."""
-    counts = _weighted(y_true, y_pred, sensitive_features, sample_weight)
-    pair = [_difference(counts, rate, method) for rate in (true_positive_rate, false_positive_rate)]
-    return _aggregate(pair, agg, max)
-
-
-def equalized_odds_ratio(
-    y_true: npt.ArrayLike,
-    y_pred: npt.ArrayLike,
-    *,
-    sensitive_features: npt.ArrayLike,
-    method: str = "between_groups",
-    sample_weight: npt.ArrayLike | None = None,
-    agg: str = "worst_case",
-) -> float:
-    """The smaller ("worst_case") or mean ("mean") of the TPR and FPR ratios, in [0, 1]."""
-    counts = _weighted(y_true, y_pred, sensitive_features, sample_weight)
-    pair = [_fold(counts, rate, method) for rate in (true_positive_rate, false_positive_rate)]
-    return _aggregate(pair, agg, min)
-
-
-def _weighted(
-    y_true: npt.ArrayLike,
-    y_pred: npt.ArrayLike,
-    sensitive: npt.ArrayLike,
-    weight: npt.ArrayLike | None,
-) -> Counts:
-    """Weighted counts ``(groups, 2, 2)``."""
-    labels, predictions, table = (np.asarray(a) for a in (y_true, y_pred, sensitive))
-    if not len(labels) == len(predictions) == len(table):
-        raise DataError(
-            "data-lengths",
-            "y_true, y_pred and sensitive_features must be equally long",
-            got=f"{len(labels)}, {len(predictions)} and {len(table)}",
-            cure="Check how they were cut.",
-        )
-    for values in (labels, predictions):
-        if not set(np.unique(values)) <= {0, 1} and not set(np.unique(values)) <= {-1, 1}:
-            raise DataError(
-                "data-labels",
-                "Labels and predictions must be 0 and 1, or -1 and 1",
-                got=str(np.unique(values)[:5].tolist()),
-                cure="Threshold the scores first.",
-            )
-    table = table.reshape(len(table), -1).astype(str)
-    _, group = np.unique(table, axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    counts = np.zeros((int(group.max(initial=0)) + 1, 2, 2))
-    weights = np.ones(len(labels)) if weight is None else np.asarray(weight, dtype=np.float64)
-    np.add.at(
-        counts,
-        (group, (labels.reshape(-1) == 1).astype(int), (predictions.reshape(-1) == 1).astype(int)),
-        weights,
-    )
-    return counts
-
-
-def _rates(counts: Counts, rate: Callable[[Counts], Floats]) -> Floats:
-    rates = rate(counts)
-    if not np.isfinite(rates).all():
-        warn(
-            "metric-undefined", f"The {rate.__name__} of a group has no denominator and counts as 0"
-        )
-    return np.nan_to_num(rates)
-
-
-def _difference(counts: Counts, rate: Callable[[Counts], Floats], method: str) -> float:
-    require_known("option-method", "method", method, ("between_groups", "to_overall"))
-    rates = _rates(counts, rate)
-    if method == "between_groups":
-        return float(np.ptp(rates))
-    return float(np.abs(rates - _rates(counts.sum(0, keepdims=True), rate)).max())
-
-
-def _fold(counts: Counts, rate: Callable[[Counts], Floats], method: str) -> float:
-    require_known("option-method", "method", method, ("between_groups", "to_overall"))
-    rates = _rates(counts, rate)
-    if method == "between_groups":
-        return float(_ratio(rates.min(), rates.max()))
-    ratios = _ratio(rates, _rates(counts.sum(0, keepdims=True), rate))
-    return float(np.nanmin(np.fmin(ratios, _ratio(np.ones(1), ratios))))
-
-
-def _aggregate(pair: list[float], agg: str, worst: Callable[[list[float]], float]) -> float:
-    require_known("option-agg", "agg", agg, ("worst_case", "mean"))
-    return worst(pair) if agg == "worst_case" else sum(pair) / 2

@@ -1,0 +1,149 @@
+"""What the command line prints for people: tables, sentences, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from fairneuron.data.builtin import Source
+
+
+@contextmanager
+def progress_shown() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal; in a pipe a plain line per step."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        seen: set[str] = set()
+
+        def line(what: str, _done: int, of: int) -> None:
+            if what not in seen:
+                seen.add(what)
+                to_stderr(f"{what} ({of} steps)")
+
+        yield line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def step(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=of)
+            bar.update(tasks[what], completed=done, total=of)
+
+        yield step
+
+
+def to_stderr(text: str) -> None:
+    """Prints a line to stderr, without control characters."""
+    typer.echo("".join(c if c.isprintable() or c == "\n" else "�" for c in text), err=True)
+
+
+def print_paths(summary: dict[str, Any]) -> None:
+    """Path counts and the groups among biased and benign samples."""
+    console = Console()
+    console.print(Text(summary["sentence"]))
+    table = _table(
+        "group", "n", "biased", "benign", "share biased", "y = 1 among biased", "y = 1 among benign"
+    )
+    for row in summary["makeup"]:
+        shares = [
+            _share(row["biased"], row["n"]),
+            _share(row["biased_positive"], row["biased"]),
+            _share(row["benign_positive"], row["benign"]),
+        ]
+        table.add_row(
+            *(Text(str(v)) for v in (row["group"], row["n"], row["biased"], row["benign"], *shares))
+        )
+    console.print(table)
+
+
+def print_sources(sources: Mapping[str, Source]) -> None:
+    """The data sets that come with the package."""
+    table = _table("name", "what it asks", "sensitive columns")
+    for name, source in sources.items():
+        table.add_row(name, source.title, ", ".join(source.sensitive))
+    Console().print(table)
+
+
+def print_source(facts: dict[str, Any], groups: dict[str, Any]) -> None:
+    """One of them."""
+    console = Console()
+    for key, value in facts.items():
+        console.print(Text(f"{key}: {value}"))
+    table = _table("sensitive column", "group", "n", "y = 1")
+    for column, rows in groups.items():
+        for row in rows:
+            table.add_row(column, row["group"], str(row["n"]), f"{row['positive'] / row['n']:.1%}")
+    console.print(table)
+
+
+def print_repair(result: dict[str, Any], out: Path) -> None:
+    """Before and after, verdicts, and where the report is."""
+    from fairneuron.report.markdown import metric_rows
+
+    console = Console()
+    console.print(Text(result["explanation"]["sentence"]))
+    table = _table("on test data", "before", "after", "noise floor")
+    for row in metric_rows(result):
+        table.add_row(*map(Text, row))
+    console.print(table)
+    for data in ("validation", "test"):
+        verdict = result["verdicts"][data]
+        style = "bold green" if verdict["outcome"] == "improved" else "bold yellow"
+        console.print(Text(verdict["sentence"], style=style if data == "test" else ""))
+    console.print(Text(f"Report: {out / 'report.md'}"), soft_wrap=True)
+
+
+def print_audit(result: dict[str, Any], title: str) -> None:
+    """Metrics with intervals and noise floors, and the rates of each group."""
+    from fairneuron.metrics.definitions import METRICS
+
+    console = Console()
+    table = _table(title, "value", "95 % interval", "noise floor")
+    for name, value in result["metrics"].items():
+        bounds, floor = result["intervals"][name], result["noise_floor"].get(name)
+        table.add_row(
+            METRICS[name].title,
+            "undefined" if value is None else f"{value:.3f}",
+            result["undefined"][name]
+            if value is None
+            else ""
+            if bounds is None
+            else f"{bounds[0]:.3f} to {bounds[1]:.3f}",
+            "" if floor is None else f"{floor:.3f}",
+        )
+    console.print(table)
+    rates = ("selection_rate", "tpr", "fpr", "accuracy")
+    groups = _table("group", "n", "y = 1", *rates)
+    for row in result["groups"]:
+        values = ["undefined" if row[rate] is None else f"{row[rate]:.3f}" for rate in rates]
+        groups.add_row(Text(row["group"]), str(row["n"]), str(row["positive"]), *values)
+    console.print(groups)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(Text(column), justify="left" if i == 0 else "right")
+    return table
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else ""
