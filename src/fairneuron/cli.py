@@ -100,7 +100,9 @@ def repair(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs of each retraining. [default: 10 for conflict, 50 for paper]"),
+        typer.Option(
+            help="Epochs of each retraining. [default: 10 for conflict, more for small data; 50 for paper]"
+        ),
     ] = None,
     sensitive: Sensitive = None,
     include_sensitive: IncludeSensitive = False,

@@ -136,7 +136,9 @@ class Conflict:
         1.4,
     )
     schedule: Schedule = field(
-        default=Schedule(epochs=10, batch_size=512, learning_rate=0.002, plateau=None)
+        default=Schedule(
+            epochs=10, batch_size=512, learning_rate=0.002, plateau=None, min_steps=200
+        )
     )
 
     def __post_init__(self) -> None:
@@ -340,7 +342,9 @@ def _recipe(recipe: str | Settings, options: Mapping[str, Any]) -> Settings:
     changes = dict(options)
     if "epochs" in changes:  # the one setting of the schedule that people change
         schedule = changes.get("schedule", recipe.schedule)
-        changes["schedule"] = dataclasses.replace(schedule, epochs=changes.pop("epochs"))
+        changes["schedule"] = dataclasses.replace(
+            schedule, epochs=changes.pop("epochs"), min_steps=0
+        )
     return dataclasses.replace(recipe, **changes)
 
 

@@ -48,6 +48,7 @@ class Schedule:
         plateau: Epochs without improvement before the rate falls; None for a constant rate.
         patience: Epochs without improvement before training stops and the best epoch is restored;
             None to train all epochs and keep the last.
+        min_steps: Steps to take at least: small data get more epochs.
     """
 
     epochs: int = 50
@@ -55,13 +56,20 @@ class Schedule:
     learning_rate: float = 0.01
     plateau: int | None = 3
     patience: int | None = None
+    min_steps: int = 0
 
     def __post_init__(self) -> None:
         require_range("epochs", self.epochs, 1, math.inf)
+        require_range("min_steps", self.min_steps, 0, math.inf)
         require_range("batch_size", self.batch_size, 1, math.inf)
         require_range(
             "learning_rate", self.learning_rate, 0, math.inf, open_low=True, open_high=True
         )
+
+    def epochs_for(self, rows: int) -> int:
+        """Epochs on so many rows."""
+        per_epoch = max(1, math.ceil(rows / self.batch_size))
+        return max(self.epochs, math.ceil(self.min_steps / per_epoch))
 
 
 @contextmanager
@@ -134,7 +142,8 @@ def train(
             if schedule.plateau is not None
             else None
         )
-        for epoch in range(schedule.epochs):
+        epochs = schedule.epochs_for(len(data))
+        for epoch in range(epochs):
             total = torch.zeros((), device=device)
             for part, active in halves:
                 _set_modes(network, bool(active))
@@ -150,7 +159,7 @@ def train(
                     total += loss.detach()
             if not math.isfinite(float(total)):
                 return False
-            progress("training", epoch + 1, schedule.epochs)
+            progress("training", epoch + 1, epochs)
             if plateau is None and schedule.patience is None:
                 continue
             current = loss_of(model, valid)

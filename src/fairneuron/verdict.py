@@ -20,6 +20,7 @@ from fairneuron.models import Predictor, predicted_classes
 IMPROVED = "improved"
 NOT_RELIABLE = "no reliable improvement"
 NOT_MET = "limit not met"
+ROUNDING = 1e-9  # .525 − .475 is a little above .05
 
 Limit = Mapping[str, float]
 """Metric name to the worst value that is accepted: at most it for gaps, at least it for ratios."""
@@ -178,9 +179,10 @@ def check_limit(limit: Limit) -> dict[str, float]:
 
 
 def violation(metric: str, value: float, bound: float) -> float:
-    """How far a value lies beyond its limit; 0 within."""
+    """How far a value lies beyond its limit; 0 within, and at it up to rounding."""
     best = METRICS[metric]
-    return max(0.0, best.shortfall(value) - best.shortfall(bound))
+    beyond = best.shortfall(value) - best.shortfall(bound)
+    return 0.0 if beyond < ROUNDING else beyond
 
 
 def judge(

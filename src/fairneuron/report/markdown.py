@@ -197,17 +197,11 @@ def _reproduce(result: dict[str, Any]) -> str:
     words += ["--recipe", c["recipe"]]
     settings = c["settings"]
     for option in ("neuron_share", "gamma", "theta", "dropout"):
-        words += (
-            [f"--{option.replace('_', '-')}", f"{settings[option]:g}"] if option in settings else []
-        )
-    words += [
-        "--epochs",
-        str(settings["schedule"]["epochs"]),
-        "--seed",
-        str(c["seed"]),
-        "--out",
-        "DIR",
-    ]
+        if option in settings:
+            words += [f"--{option.replace('_', '-')}", f"{settings[option]:g}"]
+    if not settings["schedule"]["min_steps"]:  # else the epochs follow from the data
+        words += ["--epochs", str(settings["schedule"]["epochs"])]
+    words += ["--seed", str(c["seed"]), "--out", "DIR"]
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     return f"```\n{' '.join(words)}\n```\n\nWith {versions}."
 

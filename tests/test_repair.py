@@ -1,0 +1,310 @@
+"""Repair: what may change, what is chosen, and what is said of it."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fairneuron as fn
+from fairneuron.audit import Audit
+from fairneuron.errors import ModelError, OptionError
+from fairneuron.models import mlp
+from fairneuron.repair import Conflict, Paper
+from fairneuron.trials import Trial, choose, front
+from tests.test_slicing import Residual
+
+QUICK = {"strengths": (0.3, 1.0)}
+
+
+@pytest.fixture(scope="module")
+def repaired(parts, trained):
+    """A repair with the default recipe."""
+    return fn.repair(trained, parts[0], parts[1], limit={"dp": 0.2}, neuron_share=0.25)
+
+
+def test_the_gap_shrinks_on_test_data(parts, trained, repaired) -> None:
+    """By more than a third, on data that no step saw."""
+    before, after = (fn.audit(m, parts[2]).metrics["dp"] for m in (trained, repaired.model))
+    assert before > 0.4
+    assert after < before * 2 / 3
+
+
+def test_only_incoming_weights_of_the_share_change(trained, repaired) -> None:
+    """At most the share of the hidden neurons differ in a bit; the rest of the network does not."""
+    changed = set()
+    for name, value in repaired.model.state_dict().items():
+        rows = (
+            (value != trained.state_dict()[name])
+            .reshape(len(value), -1)
+            .any(1)
+            .nonzero()[:, 0]
+            .tolist()
+        )
+        layer = name.split(".")[0]
+        assert layer != "4" or not rows
+        changed |= {(layer, row) for row in rows}
+    assert 0 < len(changed) <= 0.25 * 24
+    assert changed == {(n.layer, n.unit) for n in repaired.explanation.neurons}
+
+
+def test_same_class_forward_and_keys_and_mode(trained, repaired) -> None:
+    """A repaired model takes the original's place."""
+    assert type(repaired.model) is type(trained)
+    assert list(repaired.model.state_dict()) == list(trained.state_dict())
+    assert repaired.model.training == trained.training
+    assert [p.requires_grad for p in repaired.model.parameters()] == [True] * 6
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in repaired.model.modules())
+
+
+def test_the_given_model_is_untouched(parts, trained, weights_before) -> None:
+    """By both recipes."""
+    for recipe in ("conflict", "paper"):
+        fn.repair(trained, parts[0], parts[1], recipe=recipe, epochs=1)
+        assert all(torch.equal(v, weights_before[k]) for k, v in trained.state_dict().items())
+        assert all(p.grad is None for p in trained.parameters())
+
+
+def test_same_seed_same_result(parts, trained) -> None:
+    """Bit for bit."""
+    results = [fn.repair(trained, parts[0], parts[1], seed=3, **QUICK) for _ in range(2)]
+    one, other = (r.model.state_dict() for r in results)
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    assert results[0].verdict.to_dict() == results[1].verdict.to_dict()
+    assert results[0].explanation == results[1].explanation
+
+
+def test_front_is_sorted_and_undominated(repaired) -> None:
+    """Smaller gaps cost accuracy along the front; the chosen one is a trial."""
+    gaps = [t.gap(repaired.limit) for t in repaired.front]
+    accuracies = [t.accuracy for t in repaired.front]
+    assert gaps == sorted(gaps)
+    assert accuracies == sorted(accuracies)
+    assert repaired.chosen in repaired.trials
+    for trial in repaired.trials:
+        assert any(
+            f.gap(repaired.limit) <= trial.gap(repaired.limit) and f.accuracy >= trial.accuracy
+            for f in repaired.front
+        )
+
+
+def test_the_most_accurate_within_the_limit_is_chosen(repaired) -> None:
+    """By validation figures."""
+    within = [t for t in repaired.trials if t.violation(repaired.limit) == 0]
+    assert within
+    assert repaired.chosen.accuracy == max(t.accuracy for t in within)
+    assert repaired.chosen in within
+
+
+def made_trial(number: int, accuracy: float, gap: float, rejected: str | None = None) -> Trial:
+    """A trial of 2 × 1000 samples, half of them positive, with this accuracy and DP."""
+    counts = np.empty((2, 2, 2), dtype=np.int64)
+    for g, selected in enumerate((500 + round(500 * gap), 500 - round(500 * gap))):
+        false_positive = (round(1000 * (1 - accuracy)) + selected - 500) // 2
+        true_positive = selected - false_positive
+        counts[g] = [[500 - false_positive, false_positive], [500 - true_positive, true_positive]]
+    audited = Audit(counts, None, ("A", "B"), (("A",), ("B",)), ("s",))
+    return Trial(number, {}, nn.Identity(), audited, rejected)
+
+
+@pytest.mark.parametrize(
+    ("figures", "chosen"),
+    [
+        ([(0.8, 0.3), (0.7, 0.04), (0.75, 0.05), (0.78, 0.06)], 2),  # most accurate within .05
+        ([(0.8, 0.3), (0.8, 0.2), (0.7, 0.1)], 2),  # none within: the nearest
+        ([(0.8, 0.04), (0.7, 0.01)], 0),  # the original stays unless one is better
+        ([(0.8, 0.3), (0.8, 0.3)], 0),
+    ],
+)
+def test_choice(figures: list[tuple[float, float]], chosen: int) -> None:
+    """Most accurate within the limit, else the smallest gap; ties stay with the original."""
+    trials = [made_trial(i, *f) for i, f in enumerate(figures)]
+    assert choose(trials, {"dp": 0.05}).number == chosen
+
+
+def test_rejected_trials_are_never_chosen_nor_on_the_front() -> None:
+    """Constant, undefined or diverged candidates do not win with their gap of 0."""
+    trials = [made_trial(0, 0.8, 0.3), made_trial(1, 0.8, 0.0, "predicts one class alone")]
+    assert choose(trials, {"dp": 0.05}).number == 0
+    assert [t.number for t in front(trials, {"dp": 0.05})] == [0]
+
+
+def test_diverged_and_constant_candidates_are_rejected(parts, trained) -> None:
+    """A rate that explodes and a strength that flattens.
+
+    The original is kept, and the verdict says so.
+    """
+    wild = Conflict(
+        neuron_share=1.0,
+        strengths=(0.5,),
+        schedule=fn.Schedule(epochs=2, learning_rate=1e30, plateau=None),
+    )
+    result = fn.repair(trained, parts[0], parts[1], recipe=wild)
+    assert result.trials[1].rejected == "diverged"
+    assert result.chosen.number == 0
+    assert result.model is not trained
+    assert all(
+        torch.equal(v, trained.state_dict()[k]) for k, v in result.model.state_dict().items()
+    )
+    assert result.verdict.outcome == "no reliable improvement"
+
+    flat = Conflict(
+        neuron_share=1.0,
+        strengths=(1e5,),
+        schedule=fn.Schedule(epochs=30, learning_rate=0.5, plateau=None),
+    )
+    result = fn.repair(trained, parts[0], parts[1], recipe=flat)
+    assert result.trials[1].rejected in ("predicts one class alone", "diverged")
+    assert result.chosen.number == 0
+
+
+def test_an_unmet_limit_still_gives_the_nearest_candidate(parts, trained) -> None:
+    """The model is the selected candidate, and the verdict names what it missed."""
+    result = fn.repair(trained, parts[0], parts[1], limit={"dp": 0.0}, strengths=(0.2,))
+    assert result.chosen.number == 1
+    assert result.verdict.outcome == "limit not met"
+    assert "limit ≤ 0 not met" in result.verdict.sentence()
+
+
+@pytest.mark.parametrize("metric", ["dp", "dpr", "eo", "eodds"])
+def test_each_limit_is_worked_on(parts, trained, metric: str) -> None:
+    """The limited metric gets better on validation data."""
+    limit = {metric: 0.9 if metric == "dpr" else 0.05}
+    result = fn.repair(trained, parts[0], parts[1], limit=limit, neuron_share=0.3)
+    (change,) = result.verdict.limits
+    assert change.metric == metric
+    assert change.gain > 0.05
+
+
+def test_several_limits_at_once(parts, trained) -> None:
+    """The violation is the worst one of them."""
+    result = fn.repair(trained, parts[0], parts[1], limit={"dp": 0.1, "eo": 0.1}, **QUICK)
+    assert {c.metric for c in result.verdict.limits} == {"dp", "eo"}
+    trial = result.chosen
+    metrics = trial.audit.metrics
+    assert trial.violation(result.limit) == pytest.approx(
+        max(metrics["dp"] - 0.1, metrics["eo"] - 0.1, 0)
+    )
+
+
+def test_three_groups_and_residual_networks(parts) -> None:
+    """K groups, odd names, functional activations."""
+    from tests.conftest import made_up
+
+    train, valid, _ = made_up(900, groups=3).split(0, fractions=(0.5, 0.25, 0.25))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Residual()
+    from fairneuron.training import train as train_model
+
+    train_model(net, train, valid, fn.Schedule(epochs=10, batch_size=32), seed=0)
+    net.eval()
+    result = fn.repair(net, train, valid, limit={"dp": 0.1}, neuron_share=0.3)
+    assert type(result.model) is Residual
+    assert result.verdict.limits[0].gain > 0.1
+
+
+def test_two_logits(parts) -> None:
+    """A softmax head is repaired too."""
+    train, valid, _ = parts
+    net = fn.train_classifier(
+        train,
+        valid,
+        hidden=(12, 12),
+        outputs=2,
+        schedule=fn.Schedule(epochs=20, batch_size=32, patience=5),
+    )
+    result = fn.repair(net, train, valid, limit={"dp": 0.1})
+    assert result.verdict.limits[0].gain > 0.1
+
+
+def test_paper_recipe_is_slice_cluster_and_selective_dropout(
+    parts, trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows trained with dropout are those with rare paths.
+
+    From the biased model, in one candidate.
+    """
+    seen = {}
+    from fairneuron import training
+
+    def spy(model, data, valid, schedule, **options):
+        seen.update(options, schedule=schedule, start=copy.deepcopy(model.state_dict()))
+        return training.train(model, data, valid, schedule, **options)
+
+    import sys
+
+    monkeypatch.setattr(sys.modules["fairneuron.repair"], "train_model", spy)
+    result = fn.repair(
+        trained, parts[0], parts[1], recipe="paper", gamma=0.5, theta=0.2, dropout=0.3, epochs=2
+    )
+    paths = fn.activation_paths(trained, parts[0].x, gamma=0.5)
+    np.testing.assert_array_equal(seen["dropped"], fn.rare_paths(paths, 0.2))
+    assert 0 < seen["dropped"].sum() < len(seen["dropped"])
+    assert all(torch.equal(v, trained.state_dict()[k]) for k, v in seen["start"].items())
+    assert {m.p for m in seen["run"].modules() if isinstance(m, nn.Dropout)} == {0.3}
+    assert (seen["schedule"].epochs, seen["schedule"].learning_rate) == (2, 0.01)
+    assert len(result.trials) == 2
+    assert result.explanation.biased == seen["dropped"].sum()
+
+
+def test_paper_recipe_with_nobody_or_everybody_biased(parts, trained) -> None:
+    """Theta 1 makes everybody biased; a network of one path makes nobody so. Neither crashes."""
+    assert (
+        fn.repair(trained, parts[0], parts[1], recipe="paper", theta=1, epochs=1).explanation.biased
+        == 300
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        constant = mlp(5, (2,))
+    with torch.no_grad():
+        constant[0].weight.zero_()  # no neuron depends on the sample: one path
+    result = fn.repair(constant, parts[0], parts[1], recipe="paper", theta=0.5, epochs=1)
+    assert (result.explanation.paths, result.explanation.biased) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"recipe": "conflit"}, "option-recipe"),
+        ({"neuron_shares": 0.1}, "option-unknown"),
+        ({"theta": 0.1}, "option-unknown"),  # of the other recipe
+        ({"neuron_share": 0}, "option-range"),
+        ({"strengths": (0.0,)}, "option-range"),
+        ({"recipe": "paper", "gamma": 2}, "option-range"),
+        ({"recipe": "paper", "dropout": 1}, "option-range"),
+        ({"recipe": "paper", "theta": -1}, "option-range"),
+        ({"recipe": "paper", "contribution": "sign"}, "option-contribution"),
+        ({"limit": {}}, "option-limit"),
+        ({"limit": {"accuracy": 0.8}}, "option-limit"),
+        ({"limit": {"dp": 2}}, "option-limit"),
+        ({"epochs": 0}, "option-range"),
+    ],
+)
+def test_bad_options_are_refused(parts, trained, options: dict, code: str) -> None:
+    """With a code, before any training."""
+    with pytest.raises(OptionError) as caught:
+        fn.repair(trained, parts[0], parts[1], **options)
+    assert caught.value.code == code
+
+
+def test_unknown_options_get_a_suggestion(parts, trained) -> None:
+    """Did you mean."""
+    with pytest.raises(OptionError, match="Did you mean 'neuron_share'"):
+        fn.repair(trained, parts[0], parts[1], neuron_shar=0.1)
+
+
+def test_a_model_of_another_width_is_refused(parts) -> None:
+    """Before any training, with both numbers."""
+    with pytest.raises(ModelError) as caught:
+        fn.repair(mlp(7, (3,)), parts[0], parts[1])
+    assert caught.value.code == "model-width"
+
+
+def test_settings_objects_are_recipes(parts, trained) -> None:
+    """Options change a copy of them."""
+    plan = Paper(theta=0.5, schedule=fn.Schedule(epochs=1))
+    result = fn.repair(trained, parts[0], parts[1], recipe=plan, gamma=0.6)
+    assert result.recipe == dataclasses.replace(plan, gamma=0.6)

@@ -1,0 +1,225 @@
+"""Tracing: what a network is taken for, whatever its attributes are called."""
+
+import pytest
+import torch
+from torch import nn
+
+from fairneuron.errors import ModelError
+from fairneuron.graph import Elementwise, Input, Linear, Recorder, Sum
+from fairneuron.tracing import trace
+from tests.test_slicing import Plain, Residual, data, network
+
+
+def kinds(model: nn.Module) -> list[str]:
+    """The kinds of its layers in order."""
+    return [type(layer).__name__ for layer in trace(model).layers]
+
+
+def test_stack() -> None:
+    """Linear and activation layers, the last linear one as the head."""
+    graph = trace(network(0))
+    assert kinds(network(0)) == [
+        "Input",
+        "Linear",
+        "Elementwise",
+        "Linear",
+        "Elementwise",
+        "Linear",
+    ]
+    assert [layer.name for layer in graph.hidden] == ["0", "2"]
+    assert [layer.name for layer in graph.head] == ["4"]
+    assert [graph.activation_of(layer) for layer in graph.hidden] == [2, 4]
+
+
+def test_residual_graph() -> None:
+    """Additions and subtractions have two sources and a sign each.
+
+    Scaling the input is elementwise.
+    """
+    graph = trace(Residual())
+    sums = [layer for layer in graph.layers if isinstance(layer, Sum)]
+    assert [layer.signs for layer in sums] == [(1, 1), (1, -1)]
+    assert isinstance(graph.layers[0], Input)
+    assert [layer.name for layer in graph.hidden] == ["zebra", "inner.a", "inner.b"]
+    assert [layer.name for layer in graph.head] == ["last"]
+
+
+def test_functional_linear_is_found_by_its_parameter() -> None:
+    """A head that is a function call is a linear layer too."""
+    graph = trace(Plain(network(0)))
+    assert [layer.weight for layer in graph.linear] == [
+        "first.weight",
+        "second.weight",
+        "third.weight",
+    ]
+    assert all(isinstance(layer, Linear) for layer in graph.head)
+
+
+def test_tracing_sees_eval_mode_and_restores_the_mode() -> None:
+    """Functional dropout is absent from the traced network although the model is in training mode."""
+    model = Plain(network(0)).train()
+    graph = trace(model)
+    assert model.training
+    x = data(0)
+    outputs = [Recorder(graph, lambda *_: None).run(x) for _ in range(2) if graph.module.eval()]
+    assert torch.equal(outputs[0], outputs[1])
+
+
+def test_parameters_are_shared_with_the_model() -> None:
+    """The traced network follows the model's weights."""
+    model = network(0)
+    graph = trace(model)
+    assert graph.weight(graph.head[0]) is model[4].weight
+    assert set(graph.incoming) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+def test_dropout_follows_every_hidden_activation() -> None:
+    """Inserted after each hidden activation, inactive in eval mode, on the same parameters.
+
+    The model keeps its keys.
+    """
+    model = Residual().eval()
+    keys = list(model.state_dict())
+    run = trace(model).with_dropout(0.9)
+    assert sum(isinstance(m, nn.Dropout) for m in run.modules()) == 3
+    x = data(1)
+    assert torch.equal(run.eval()(x), model(x))
+    for module in run.modules():
+        module.train(isinstance(module, nn.Dropout))
+    assert not torch.equal(run(x), model(x))
+    assert list(model.state_dict()) == keys
+
+
+def test_own_dropout_layers_are_kept() -> None:
+    """A network with dropout gets no second one."""
+    run = trace(
+        nn.Sequential(nn.Linear(5, 3), nn.ReLU(), nn.Dropout(0.5), nn.Linear(3, 1))
+    ).with_dropout(0.9)
+    assert [m.p for m in run.modules() if isinstance(m, nn.Dropout)] == [0.5]
+
+
+def test_a_module_used_twice_counts_its_neurons_once() -> None:
+    """Both uses are layers, the neurons and parameters are listed once."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(5, 5), nn.Linear(5, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(self.body(x).relu()).relu())
+
+    graph = trace(Twice())
+    assert len(graph.hidden) == 2
+    assert list(graph.neurons) == ["body"]
+    assert list(graph.incoming) == ["body.weight", "body.bias"]
+
+
+class Branch(nn.Module):
+    """Its forward depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.a(x) if x.sum() > 0 else -self.a(x)
+
+
+class Product(nn.Module):
+    """Multiplies two branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 4), nn.Linear(5, 4), nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.a(x) * self.b(x))
+
+
+class Pair(nn.Module):
+    """Returns two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(5, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.a(x), x
+
+
+class TwoInputs(nn.Module):
+    """Wants two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(5, 1)
+
+    def forward(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return self.a(x + z)
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "said"),
+    [
+        (Branch(), "model-untraceable", "depend on values"),
+        (
+            nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 1)),
+            "model-unsupported",
+            "LayerNorm at '1'",
+        ),
+        (
+            nn.Sequential(nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 1, 2)),
+            "model-unsupported",
+            "Unflatten at '0'",
+        ),
+        (Product(), "model-unsupported", "mul at 'mul'"),
+        (
+            nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1), nn.Sigmoid()),
+            "model-head",
+            "'3'",
+        ),
+        (
+            nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2), nn.Softmax(1)),
+            "model-unsupported",
+            "Softmax",
+        ),
+        (nn.Linear(5, 1), "model-no-hidden", "hidden"),
+        (Pair(), "model-output", "one tensor"),
+        (TwoInputs(), "model-inputs", "'z'"),
+        ("model.pt", "model-type", "str"),
+    ],
+)
+def test_other_networks_are_refused_by_name(model: object, code: str, said: str) -> None:
+    """The error names the module or step, and what it is."""
+    with pytest.raises(ModelError, match=said) as caught:
+        trace(model)
+    assert caught.value.code == code
+
+
+class Broadcast(nn.Module):
+    """Adds one neuron to four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 4), nn.Linear(5, 1), nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.a(x) + self.b(x))
+
+
+def test_broadcasting_is_refused_when_it_shows() -> None:
+    """An addition of different widths has no synapse rule."""
+    graph = trace(Broadcast())
+    with pytest.raises(ModelError, match="'add'") as caught:
+        Recorder(graph, lambda *_: None).run(data(0))
+    assert caught.value.code == "model-unsupported"
+
+
+def test_elementwise_marks_activations() -> None:
+    """Dropout belongs after activations, not after batch norm or dropout."""
+    graph = trace(
+        nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Dropout(), nn.Linear(4, 1))
+    )
+    flags = [layer.activation for layer in graph.layers if isinstance(layer, Elementwise)]
+    assert flags == [False, True, False]
