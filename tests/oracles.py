@@ -41,7 +41,7 @@ def literal_paths(
     absolute: bool = False,
     zero_means: bool = False,
 ) -> list[frozenset[Synapse]]:
-    """Algorithm 1, lines 12 to 28, sample by sample and neuron by neuron, as the design states it."""
+    """Algorithm 1, lines 12 to 28, sample by sample and neuron by neuron."""
     weights = [m.weight.detach().double().numpy() for m in model if isinstance(m, nn.Linear)]
     activations = [literal_forward(model, row) for row in x]
     means = [np.mean([a[depth] for a in activations], axis=0) for depth in range(len(weights) + 1)]

@@ -67,7 +67,7 @@ def test_the_chosen_neurons_carry_the_gap(compas) -> None:
 
 
 def test_credit_is_too_small_for_findings() -> None:
-    """200 test rows: the verdict on test data does not claim an improvement of a gap within the noise."""
+    """200 test rows: the verdict does not claim an improvement of a gap within the noise."""
     claims = 0
     for seed in range(5):
         train, valid, test = fn.load_dataset("credit").split(seed)

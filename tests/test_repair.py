@@ -12,7 +12,7 @@ import fairneuron as fn
 from fairneuron.audit import Audit
 from fairneuron.errors import ModelError, OptionError
 from fairneuron.models import mlp
-from fairneuron.repair import Conflict, Paper
+from fairneuron.recipes import Conflict, Paper
 from fairneuron.trials import Trial, choose, front
 from tests.test_slicing import Residual
 
@@ -234,9 +234,7 @@ def test_paper_recipe_is_slice_cluster_and_selective_dropout(
         seen.update(options, schedule=schedule, start=copy.deepcopy(model.state_dict()))
         return training.train(model, data, valid, schedule, **options)
 
-    import sys
-
-    monkeypatch.setattr(sys.modules["fairneuron.repair"], "train_model", spy)
+    monkeypatch.setattr("fairneuron.recipes.train", spy)
     result = fn.repair(
         trained, parts[0], parts[1], recipe="paper", gamma=0.5, theta=0.2, dropout=0.3, epochs=2
     )

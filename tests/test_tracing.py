@@ -56,7 +56,7 @@ def test_functional_linear_is_found_by_its_parameter() -> None:
 
 
 def test_tracing_sees_eval_mode_and_restores_the_mode() -> None:
-    """Functional dropout is absent from the traced network although the model is in training mode."""
+    """Functional dropout is absent from the traced network of a model in training mode."""
     model = Plain(network(0)).train()
     graph = trace(model)
     assert model.training

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from fairneuron.errors import FairNeuronError as FairNeuronError
     from fairneuron.errors import FairNeuronWarning as FairNeuronWarning
     from fairneuron.models import Predictor as Predictor
-    from fairneuron.repair import Conflict as Conflict
+    from fairneuron.recipes import Conflict as Conflict
+    from fairneuron.recipes import Paper as Paper
     from fairneuron.repair import FairNeuron as FairNeuron
-    from fairneuron.repair import Paper as Paper
     from fairneuron.repair import Repair as Repair
     from fairneuron.repair import repair as repair
     from fairneuron.slicing import Paths as Paths
@@ -36,12 +36,12 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Audit": "audit",
-    "Conflict": "repair",
+    "Conflict": "recipes",
     "Dataset": "data.dataset",
     "FairNeuron": "repair",
     "FairNeuronError": "errors",
     "FairNeuronWarning": "errors",
-    "Paper": "repair",
+    "Paper": "recipes",
     "Paths": "slicing",
     "Predictor": "models",
     "Repair": "repair",

@@ -100,9 +100,7 @@ def repair(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(
-            help="Epochs of each retraining. [default: 10 for conflict, more for small data; 50 for paper]"
-        ),
+        typer.Option(help="Epochs of each retraining. [default: conflict 10 or more, paper 50]"),
     ] = None,
     sensitive: Sensitive = None,
     include_sensitive: IncludeSensitive = False,

@@ -59,9 +59,7 @@ def print_paths(summary: dict[str, Any]) -> None:
     """Path counts and the groups among biased and benign samples."""
     console = Console()
     console.print(Text(summary["sentence"]))
-    table = _table(
-        "group", "n", "biased", "benign", "share biased", "y = 1 among biased", "y = 1 among benign"
-    )
+    table = _table("group", "n", "biased", "benign", "share", "y=1 biased", "y=1 benign")
     for row in summary["makeup"]:
         shares = [
             _share(row["biased"], row["n"]),

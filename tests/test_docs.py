@@ -1,0 +1,73 @@
+"""The documentation cannot drift from the code."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    line for kind, block in BLOCKS if not kind for line in block.splitlines() if line.startswith("fairneuron")
+]
+
+
+def test_the_two_commands_exist_and_can_be_run() -> None:
+    """The README names them, and they are executable files that set themselves up."""
+    for name in ("demo", "test"):
+        script = ROOT / "scripts" / name
+        assert f"\nscripts/{name}\n" in README
+        assert os.access(script, os.X_OK)
+        assert "scripts/setup" in script.read_text()
+
+
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """As printed in the README, and says what the text around it says."""
+    (example,) = [block for kind, block in BLOCKS if kind == "python"]
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)  # noqa: S102  # our own file
+    assert names["after"].metrics["dp"] < names["before"].metrics["dp"]
+    assert names["biased"].shape == (len(names["train"]),)
+    said = capsys.readouterr().out
+    assert "hidden neurons" in said
+    assert "on test data" in said
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "census" not in c])
+def test_the_quick_command_lines_run(command: str, tmp_path: Path) -> None:
+    """As printed in the README; exit code 0."""
+    tool = Path(sys.executable).with_name("fairneuron")
+    done = subprocess.run(  # noqa: S603
+        [tool, *command.split()[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_in_the_readme_exists(command: str) -> None:
+    """In the help of its command."""
+    words = command.split()
+    tool = Path(sys.executable).with_name("fairneuron")
+    help_text = subprocess.run(  # noqa: S603
+        [tool, words[1], "--help"], capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "200"}
+    ).stdout
+    for option in (word for word in words if word.startswith("--")):
+        assert option in help_text
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link in the README and the docs."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            assert target.startswith("https://") or (page.parent / target).exists(), (page, target)
+
+
+def test_the_effect_page_names_a_command_that_exists() -> None:
+    """Figures come with the command that made them."""
+    page = (ROOT / "docs" / "effect.md").read_text()
+    (script,) = set(re.findall(r"python (experiments/\w+\.py)", page))
+    assert (ROOT / script).exists()
