@@ -116,6 +116,7 @@ def made_trial(number: int, accuracy: float, gap: float, rejected: str | None = 
         ([(0.8, 0.3), (0.8, 0.2), (0.7, 0.1)], 2),  # none within: the nearest
         ([(0.8, 0.04), (0.7, 0.01)], 0),  # the original stays unless one is better
         ([(0.8, 0.3), (0.8, 0.3)], 0),
+        ([(0.8, 0.02), (0.85, 0.04), (0.82, 0.01)], 2),  # never one with a larger gap than it
     ],
 )
 def test_choice(figures: list[tuple[float, float]], chosen: int) -> None:

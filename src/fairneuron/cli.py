@@ -10,11 +10,17 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
-from fairneuron.errors import FairNeuronError, FairNeuronWarning, OptionError
+from fairneuron.errors import (
+    FairNeuronError,
+    FairNeuronWarning,
+    OptionError,
+    require_known,
+    require_range,
+)
 from fairneuron.report.terminal import (
     print_audit,
     print_paths,
@@ -24,9 +30,7 @@ from fairneuron.report.terminal import (
     progress_shown,
     to_stderr,
 )
-
-if TYPE_CHECKING:
-    from fairneuron.runs import Subject
+from fairneuron.subject import Subject
 
 app = typer.Typer(
     help="Audit a network for group fairness, find what carries the gap, retrain only that.",
@@ -119,9 +123,17 @@ def repair(
     input; 3: internal error.
     """
     from fairneuron.io import require_free
+    from fairneuron.limits import check_limit
 
-    limits = _limits(limit or ["dp=0.05"])
+    limits = check_limit(_limits(limit or ["dp=0.05"]))
     require_free(out, overwrite=overwrite)
+    subject = Subject(
+        data, tuple(sensitive or ()), include_sensitive, _widths(hidden), outputs, weights, seed
+    )
+
+    from fairneuron.recipes import make_recipe
+    from fairneuron.runs import run_repair
+
     given = {
         "neuron_share": neuron_share,
         "gamma": gamma,
@@ -129,13 +141,9 @@ def repair(
         "dropout": dropout,
         "epochs": epochs,
     }
-    options = {name: value for name, value in given.items() if value is not None}
-    subject = _subject(data, sensitive, include_sensitive, hidden, outputs, weights, seed)
-
-    from fairneuron.runs import run_repair
-
+    settings = make_recipe(recipe, {name: v for name, v in given.items() if v is not None})
     with progress_shown() as progress:
-        run = run_repair(subject, recipe=recipe, limit=limits, options=options, progress=progress)
+        run = run_repair(subject, recipe=settings, limit=limits, progress=progress)
     run.write(out, overwrite=overwrite)
     result = run.to_dict()
     if as_json:
@@ -158,7 +166,9 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Measure how unequally a network treats groups."""
-    subject = _subject(data, sensitive, include_sensitive, hidden, outputs, weights, seed)
+    subject = Subject(
+        data, tuple(sensitive or ()), include_sensitive, _widths(hidden), outputs, weights, seed
+    )
     index = _part(part)
 
     from fairneuron.audit import audit as run_audit
@@ -189,12 +199,12 @@ def paths(
     as_json: AsJson = False,
 ) -> None:
     """Count the activation paths of samples, and see whose paths are rare."""
-    from fairneuron.errors import require_known, require_range
-
     require_range("gamma", gamma, 0, 1, open_low=True)
     require_range("theta", theta, 0, 1)
     require_known("option-contribution", "contribution", contribution, ("signed", "absolute"))
-    subject = _subject(data, sensitive, include_sensitive, hidden, outputs, weights, seed)
+    subject = Subject(
+        data, tuple(sensitive or ()), include_sensitive, _widths(hidden), outputs, weights, seed
+    )
     index = _part(part)
 
     from fairneuron.clustering import summarise_paths
@@ -233,7 +243,6 @@ def data_list(as_json: AsJson = False) -> None:
 def data_show(name: str, as_json: AsJson = False) -> None:
     """Show a data set: rows, groups, licence and whom to cite."""
     from fairneuron.data.builtin import SOURCES
-    from fairneuron.errors import require_known
 
     require_known("option-data", "data set", name, SOURCES)
     source = SOURCES[name]
@@ -284,43 +293,13 @@ def main() -> None:
         sys.exit(3)
 
 
-def _subject(
-    data: str,
-    sensitive: list[str] | None,
-    include_sensitive: bool,
-    hidden: str,
-    outputs: int,
-    weights: Path | None,
-    seed: int,
-) -> Subject:
-    """Checks what can be checked without torch, then describes the subject."""
-    from fairneuron.data.builtin import SOURCES
-    from fairneuron.errors import require_known
-
-    require_known("option-data", "data set", data, SOURCES)
-    for column in sensitive or ():
-        require_known(
-            "option-sensitive", f"sensitive column of {data}", column, SOURCES[data].sensitive
-        )
+def _widths(text: str) -> tuple[int, ...]:
     try:
-        widths = tuple(int(width) for width in hidden.split(",")) if hidden else ()
+        return tuple(int(width) for width in text.split(",")) if text else ()
     except ValueError:
-        widths = (0,)
-    if any(width < 1 for width in widths):
         raise OptionError(
-            "option-hidden",
-            "--hidden must list widths",
-            got=repr(hidden),
-            cure="For example 32,32,32.",
-        )
-    if outputs not in (1, 2):
-        raise OptionError(
-            "option-outputs", "--outputs must be 1 or 2", got=outputs, cure="1 is one logit."
-        )
-
-    from fairneuron.runs import Subject
-
-    return Subject(data, tuple(sensitive or ()), include_sensitive, widths, outputs, weights, seed)
+            "option-hidden", "--hidden must list widths", got=repr(text), cure="For example 32,32."
+        ) from None
 
 
 def _limits(texts: list[str]) -> dict[str, float]:
@@ -340,7 +319,6 @@ def _limits(texts: list[str]) -> dict[str, float]:
 
 
 def _part(name: str) -> int:
-    from fairneuron.errors import require_known
 
     parts = ("train", "valid", "test")
     require_known("option-part", "part", name, parts)

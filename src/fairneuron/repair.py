@@ -16,11 +16,12 @@ from torch import nn
 
 from fairneuron.conflict import CRITERIA
 from fairneuron.data.dataset import Dataset
+from fairneuron.limits import Limit, check_limit
 from fairneuron.models import Network
 from fairneuron.recipes import Explanation, Recipe, Settings, Task, make_recipe
 from fairneuron.training import Progress, quiet
 from fairneuron.trials import Trial, choose, front, run_trial
-from fairneuron.verdict import Limit, Verdict, check_limit, judge
+from fairneuron.verdict import Verdict, judge
 
 DEFAULT_LIMIT: Limit = {"dp": 0.05}
 
@@ -52,7 +53,8 @@ def repair(
     Returns:
         The chosen model and what else was found. Under the limit the most accurate candidate on
         validation data is chosen, or else the one nearest to it. Candidates that diverged, predict
-        one class alone, or have an undefined limited metric are never chosen.
+        one class alone, have an undefined limited metric or a larger gap than the original are
+        never chosen.
 
     Raises:
         OptionError: For unknown recipes, options or limits.

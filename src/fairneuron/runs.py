@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,52 +13,16 @@ from typing import Any
 from torch import nn
 
 from fairneuron.audit import Audit, audit
-from fairneuron.data.builtin import SOURCES, load_dataset
+from fairneuron.data.builtin import SOURCES
 from fairneuron.data.dataset import Dataset
-from fairneuron.io import load_mlp, mlp_weights, to_json, write_folder
+from fairneuron.io import mlp_weights, to_json, write_folder
+from fairneuron.limits import Limit
+from fairneuron.recipes import Settings
 from fairneuron.repair import Repair, repair
 from fairneuron.report.markdown import report
-from fairneuron.training import Progress, quiet, train_classifier
+from fairneuron.subject import Subject
+from fairneuron.training import Progress, quiet
 from fairneuron.verdict import Verdict, judge
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is audited or repaired.
-
-    Attributes:
-        data: Name of a data set that comes with the package.
-        sensitive: Its sensitive columns to compare; empty for the default.
-        include_sensitive: Whether they are inputs too.
-        hidden: Widths of the base model; empty for the paper's.
-        outputs: Its outputs: 1 logit, or 2 class logits.
-        weights: A file of weights to use instead of training a base model.
-        seed: Of the split and of all training.
-    """
-
-    data: str
-    sensitive: tuple[str, ...] = ()
-    include_sensitive: bool = False
-    hidden: tuple[int, ...] = ()
-    outputs: int = 1
-    weights: Path | None = None
-    seed: int = 0
-
-    def parts(self) -> tuple[Dataset, Dataset, Dataset]:
-        """Training, validation and test part."""
-        data = load_dataset(
-            self.data, sensitive=self.sensitive or None, include_sensitive=self.include_sensitive
-        )
-        return data.split(self.seed)
-
-    def model(self, train: Dataset, valid: Dataset, progress: Progress = quiet) -> nn.Sequential:
-        """The base model: loaded, or trained on the training part."""
-        if self.weights is not None:
-            return load_mlp(self.weights)
-        hidden = self.hidden or SOURCES[self.data].hidden
-        return train_classifier(
-            train, valid, hidden=hidden, outputs=self.outputs, seed=self.seed, progress=progress
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +102,8 @@ class Run:
 def run_repair(
     subject: Subject,
     *,
-    recipe: str,
-    limit: Mapping[str, float],
-    options: Mapping[str, Any],
+    recipe: Settings,
+    limit: Limit,
     progress: Progress = quiet,
 ) -> Run:
     """Trains or loads the base model, repairs it, and audits both on test data."""
@@ -150,14 +112,7 @@ def run_repair(
     original = subject.model(train, valid, progress)
     trained = time.perf_counter()
     result = repair(
-        original,
-        train,
-        valid,
-        recipe=recipe,
-        limit=limit,
-        seed=subject.seed,
-        progress=progress,
-        **options,
+        original, train, valid, recipe=recipe, limit=limit, seed=subject.seed, progress=progress
     )
     repaired = time.perf_counter()
     before, after = (audit(model, test, seed=subject.seed) for model in (original, result.model))

@@ -10,8 +10,8 @@ from torch import nn
 from fairneuron.audit import Audit, audit
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError
+from fairneuron.limits import Limit, violation
 from fairneuron.metrics.definitions import METRICS
-from fairneuron.verdict import Limit, violation
 
 Candidate = tuple[dict[str, float], nn.Module, bool]
 """What was tried, the retrained copy, and whether its loss stayed finite."""
@@ -77,10 +77,13 @@ def run_trial(number: int, candidate: Candidate, valid: Dataset, limit: Limit) -
 def choose(trials: list[Trial], limit: Limit) -> Trial:
     """Returns the most accurate trial within the limit, or else the one nearest to it.
 
-    The first trial, the original, stays unless another one is better.
+    The first trial, the original, stays unless another one is better; none with a larger gap is.
     """
+    original = trials[0]
     eligible = [trial for trial in trials if trial.rejected is None]
-    return max(eligible, key=lambda t: (-t.violation(limit), t.accuracy), default=trials[0])
+    if original.rejected is None:
+        eligible = [t for t in eligible if t.gap(limit) <= original.gap(limit)]
+    return max(eligible, key=lambda t: (-t.violation(limit), t.accuracy), default=original)
 
 
 def front(trials: list[Trial], limit: Limit) -> tuple[Trial, ...]:

@@ -13,17 +13,13 @@ from torch import nn
 
 from fairneuron.audit import Interval, audit, interval, predict, resample
 from fairneuron.data.dataset import Dataset
-from fairneuron.errors import OptionError, require_known
+from fairneuron.limits import Limit, check_limit, violation
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.models import Predictor, predicted_classes
 
 IMPROVED = "improved"
 NOT_RELIABLE = "no reliable improvement"
 NOT_MET = "limit not met"
-ROUNDING = 1e-9  # .525 − .475 is a little above .05
-
-Limit = Mapping[str, float]
-"""Metric name to the worst value that is accepted: at most it for gaps, at least it for ratios."""
 
 
 @dataclass(frozen=True)
@@ -146,43 +142,6 @@ class Verdict:
             "worse": [c.metric for c in self.worse],
             "flips": list(self.flips),
         }
-
-
-def check_limit(limit: Limit) -> dict[str, float]:
-    """Returns the limit as a plain dict.
-
-    Raises:
-        OptionError: For metrics that compare no groups, or bounds outside [0, 1].
-    """
-    known = [
-        name
-        for name, metric in METRICS.items()
-        if metric.between_groups and metric.source == "counts"
-    ]
-    if not limit:
-        raise OptionError(
-            "option-limit",
-            "A limit must name a metric",
-            got="none",
-            cure='For example {"dp": 0.05}.',
-        )
-    for name, bound in limit.items():
-        require_known("option-limit", "limited metric", name, known)
-        if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not 0 <= bound <= 1:
-            raise OptionError(
-                "option-limit",
-                f"The limit of {name} must lie in [0, 1]",
-                got=repr(bound),
-                cure="Change it.",
-            )
-    return {name: float(bound) for name, bound in limit.items()}
-
-
-def violation(metric: str, value: float, bound: float) -> float:
-    """How far a value lies beyond its limit; 0 within, and at it up to rounding."""
-    best = METRICS[metric]
-    beyond = best.shortfall(value) - best.shortfall(bound)
-    return 0.0 if beyond < ROUNDING else beyond
 
 
 def judge(

@@ -152,9 +152,7 @@ class Dataset:
         Raises:
             DataError: For different lengths, non-finite numbers or labels that are not 0, 1, ….
         """
-        tensor = torch.as_tensor(x).to(torch.float32)
-        labels = np.asarray(y)
-        table = np.asarray(sensitive)
+        tensor, labels, table = _numbers(x), np.asarray(y), np.asarray(sensitive)
         table = table[:, None] if table.ndim == 1 else table
         if not len(tensor) == len(labels) == len(table):
             raise DataError(
@@ -163,14 +161,15 @@ class Dataset:
                 got=f"{len(tensor)}, {len(labels)} and {len(table)}",
                 cure="Check how they were cut.",
             )
-        if tensor.ndim != 2 or labels.ndim != 1:
+        if tensor.ndim != 2 or labels.ndim != 1 or table.ndim != 2 or table.shape[1] == 0:
             raise DataError(
                 "data-shape",
-                "x must be (n, features) and y (n,)",
-                got=f"{tuple(tensor.shape)} and {labels.shape}",
+                "x must be (n, features), y (n,) and sensitive (n,) or (n, k)",
+                got=f"{tuple(tensor.shape)}, {labels.shape} and {table.shape}",
                 cure="Reshape them.",
             )
-        if not np.array_equal(labels, labels.astype(np.int64)) or labels.min(initial=0) < 0:
+        whole = labels.dtype.kind in "biuf" and bool((labels % 1 == 0).all())
+        if not whole or labels.min(initial=0) < 0:
             raise DataError(
                 "data-labels",
                 "y must hold the integers 0, 1, …",
@@ -209,7 +208,7 @@ class Dataset:
         )
         return (
             f"Dataset({self.name!r}: {len(self)} rows, {self.x.shape[1]} features, "
-            f"y = 1 is {self.positive!r} ({self.y.astype(bool).mean():.1%}); {groups})"
+            f"y = 1 is {self.positive!r} ({(self.y == 1).mean():.1%}); {groups})"
         )
 
     @cached_property
@@ -304,7 +303,7 @@ class Dataset:
             {
                 "group": name,
                 "n": int(n),
-                "positive": int(self.y[self.group == g].astype(bool).sum()),
+                "positive": int((self.y[self.group == g] == 1).sum()),
             }
             for g, (name, n) in enumerate(zip(self.group_names, self.group_counts, strict=True))
         ]
@@ -316,6 +315,16 @@ class Dataset:
             "sensitive": list(self.sensitive_names),
             "groups": groups,
         }
+
+
+def _numbers(x: npt.ArrayLike | torch.Tensor) -> torch.Tensor:
+    """Float32, on the CPU."""
+    array = x if isinstance(x, torch.Tensor) else np.asarray(x)
+    if array.dtype == object or "complex" in str(array.dtype) or "<U" in str(array.dtype):
+        raise DataError(
+            "data-type", "x must hold real numbers", got=str(array.dtype), cure="Encode it first."
+        )
+    return torch.as_tensor(array).to("cpu", torch.float32)
 
 
 def _every(n: int, fraction: float) -> Mask:

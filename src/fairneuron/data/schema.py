@@ -71,6 +71,14 @@ class Schema:
             DataError: For columns that are not there or cannot play their part.
         """
         _check_columns(frame, [target, *sensitive, *inputs])
+        frame = frame.reset_index(drop=True)
+        if not sensitive:
+            raise DataError(
+                "data-no-sensitive",
+                "A sensitive column must be named",
+                got="none",
+                cure="Name the columns whose groups are compared.",
+            )
         if target in sensitive or target in inputs:
             raise DataError(
                 "data-target-used",
@@ -106,6 +114,7 @@ class Schema:
                 does not know.
         """
         _check_columns(frame, [self.target, *(c.name for c in self.sensitive + self.inputs)])
+        frame = frame.reset_index(drop=True)
         labels = _text(frame[self.target])
         known = labels.isin([self.negative, self.positive])
         if not known.all():
@@ -166,11 +175,13 @@ def _check_columns(frame: pd.DataFrame, wanted: Sequence[str]) -> None:
 
 
 def _text(column: pd.Series[Any]) -> pd.Series[str]:
-    """Values as texts: integers held as floats (1.0) read as integers."""
-    numbers = pd.api.types.is_float_dtype(column)
-    if numbers and bool((column.dropna() % 1 == 0).all()) and bool(column.notna().all()):
-        return column.astype("int64").astype(str)
-    return column.astype(str)
+    """Values as texts; a whole number held as a float (1.0) reads as 1."""
+    return column.map({value: _value(value) for value in column.unique()})
+
+
+def _value(value: object) -> str:
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if whole else str(value)  # type: ignore[call-overload]
 
 
 def _labels(column: pd.Series[Any], positive: object) -> tuple[str, str]:
@@ -196,7 +207,7 @@ def _labels(column: pd.Series[Any], positive: object) -> tuple[str, str]:
             got=f"values {values[0]!r} and {values[1]!r}",
             cure="Say which one counts as y = 1, for example positive=" + repr(values[1]) + ".",
         )
-    chosen = values[1] if positive is None else str(positive)
+    chosen = values[1] if positive is None else _value(positive)
     if chosen not in values:
         raise DataError(
             "data-positive",
@@ -260,8 +271,15 @@ def _encode(column: pd.Series[Any], fitted: Column) -> npt.NDArray[np.float32]:
     """``(n, 1)`` numbers or ``(n, categories)`` zeros and ones."""
     if fitted.categories:
         return np.eye(len(fitted.categories), dtype=np.float32)[_codes(column, fitted)]
+    if np.iscomplexobj(column):
+        raise DataError(
+            "data-complex",
+            f"The input {fitted.name!r} must hold real numbers",
+            got="complex ones",
+            cure="Split them into two columns.",
+        )
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = ~np.isfinite(numbers.astype(np.float32))
+    bad = ~(np.abs(numbers) <= np.finfo(np.float32).max)
     if bad.any():
         row = int(np.argmax(bad))
         raise DataError(

@@ -123,11 +123,12 @@ def _weighted(
 ) -> Counts:
     """Weighted counts ``(groups, 2, 2)``."""
     labels, predictions, table = (np.asarray(a) for a in (y_true, y_pred, sensitive))
-    if not len(labels) == len(predictions) == len(table):
+    weights = np.ones(len(labels)) if weight is None else np.asarray(weight, dtype=np.float64)
+    if not len(labels) == len(predictions) == len(table) == len(weights):
         raise DataError(
             "data-lengths",
-            "y_true, y_pred and sensitive_features must be equally long",
-            got=f"{len(labels)}, {len(predictions)} and {len(table)}",
+            "y_true, y_pred, sensitive_features and sample_weight must be equally long",
+            got=f"{len(labels)}, {len(predictions)}, {len(table)} and {len(weights)}",
             cure="Check how they were cut.",
         )
     for values in (labels, predictions):
@@ -142,13 +143,12 @@ def _weighted(
     _, group = np.unique(table, axis=0, return_inverse=True)
     group = group.reshape(-1)
     counts = np.zeros((int(group.max(initial=0)) + 1, 2, 2))
-    weights = np.ones(len(labels)) if weight is None else np.asarray(weight, dtype=np.float64)
     np.add.at(
         counts,
         (group, (labels.reshape(-1) == 1).astype(int), (predictions.reshape(-1) == 1).astype(int)),
         weights,
     )
-    return counts
+    return counts[counts.sum((1, 2)) > 0]  # a group without weight is nobody
 
 
 def _rates(counts: Counts, rate: Callable[[Counts], Floats]) -> Floats:
@@ -172,11 +172,18 @@ def _fold(counts: Counts, rate: Callable[[Counts], Floats], method: str) -> floa
     require_known("option-method", "method", method, ("between_groups", "to_overall"))
     rates = _rates(counts, rate)
     if method == "between_groups":
-        return float(ratio(rates.min(), rates.max()))
-    ratios = ratio(rates, _rates(counts.sum(0, keepdims=True), rate))
-    return float(np.nanmin(np.fmin(ratios, ratio(np.ones(1), ratios))))
+        value = ratio(rates.min(), rates.max())
+    else:
+        ratios = ratio(rates, _rates(counts.sum(0, keepdims=True), rate))
+        value = np.fmin.reduce(np.fmin(ratios, ratio(np.ones(1), ratios)))
+    if np.isnan(value):
+        warn("metric-undefined", f"The {rate.__name__} of every group is 0, so their ratio is NaN")
+    return float(value)
 
 
 def _aggregate(pair: list[float], agg: str, worst: Callable[[list[float]], float]) -> float:
     require_known("option-agg", "agg", agg, ("worst_case", "mean"))
-    return worst(pair) if agg == "worst_case" else sum(pair) / 2
+    if agg == "worst_case":
+        return worst(pair)
+    defined = [value for value in pair if not np.isnan(value)]
+    return sum(defined) / len(defined) if defined else float("nan")
