@@ -12,7 +12,10 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [
-    line for kind, block in BLOCKS if not kind for line in block.splitlines() if line.startswith("fairneuron")
+    line
+    for kind, block in BLOCKS
+    for line in block.splitlines()
+    if not kind and line.startswith("fairneuron")
 ]
 
 
@@ -52,8 +55,9 @@ def test_every_option_in_the_readme_exists(command: str) -> None:
     """In the help of its command."""
     words = command.split()
     tool = Path(sys.executable).with_name("fairneuron")
+    env = os.environ | {"COLUMNS": "200"}
     help_text = subprocess.run(  # noqa: S603
-        [tool, words[1], "--help"], capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "200"}
+        [tool, words[1], "--help"], capture_output=True, text=True, check=True, env=env
     ).stdout
     for option in (word for word in words if word.startswith("--")):
         assert option in help_text

@@ -20,10 +20,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fairneuron import io
+from fairneuron import weights
 from fairneuron.errors import ModelError, OutputError
-from fairneuron.io import MANIFEST, load_mlp, mlp_weights, require_free, to_json, write_folder
+from fairneuron.io import MANIFEST, require_free, to_json, write_folder
 from fairneuron.models import mlp
+from fairneuron.weights import load_mlp, mlp_weights
 
 OLD = {"a.txt": b"old a", "c.bin": b"old c"}
 NEW = {"a.txt": b"new a", "b.bin": bytes(range(256))}
@@ -56,7 +57,8 @@ def test_manifest_has_the_sums(tmp_path: Path) -> None:
     write_folder(tmp_path / "run", NEW)
     manifest = json.loads((tmp_path / "run" / MANIFEST).read_bytes())
     assert manifest == {
-        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in NEW.items()}
+        "kind": "fairneuron run",
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in NEW.items()},
     }
 
 
@@ -104,11 +106,6 @@ def test_overwrite_of_nothing(tmp_path: Path) -> None:
     assert set(contents(tmp_path / "run")) == {*NEW, MANIFEST}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="io.py require_free: any folder with a file manifest.json (a web site, an extension) "
-    "counts as a run folder of ours and is deleted by --overwrite",
-)
 @pytest.mark.parametrize(
     "manifest", ['{"manifest_version": 3, "name": "my extension"}', "[]", "not JSON", "{}"]
 )
@@ -125,9 +122,6 @@ def test_foreign_manifest_is_no_run_folder(manifest: str, tmp_path: Path) -> Non
     assert contents(tmp_path) == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="io.py write_folder: the renamed link stays beside it as '.run-...-old'"
-)
 def test_overwrite_through_a_link(tmp_path: Path) -> None:
     """Overwriting a link to a run folder is refused, or leaves nothing else behind."""
     write_folder(tmp_path / "real", OLD)
@@ -141,9 +135,6 @@ def test_overwrite_through_a_link(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"real", "run"}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="io.py require_free: exists() is False for a dangling link; fails after all"
-)
 def test_dangling_link_is_refused_before_any_work(tmp_path: Path) -> None:
     """A link to nowhere counts as something that exists."""
     (tmp_path / "run").symlink_to("nowhere")
@@ -203,9 +194,6 @@ def test_full_disk_is_an_output_error(tmp_path: Path, monkeypatch: pytest.Monkey
     assert refusal.value.code == "output-failed"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="io.py write_folder: parents that it made stay after a failure"
-)
 def test_failure_leaves_no_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failure leaves no parent folders that were made for the run."""
 
@@ -232,6 +220,7 @@ STEPS: tuple[tuple[Any, str], ...] = (
     (os, "open"),
     (os, "rename"),
     (os, "replace"),
+    (shutil, "rmtree"),
 )
 MOVES = ("rename", "replace")
 
@@ -246,9 +235,10 @@ def with_fault(write: Callable[[], None], at: int | None, fault: BaseException) 
             nonlocal inside
             if inside:  # a step that another step is made of
                 return real(*args, **options)
-            reached.append(name)
-            if len(reached) - 1 == at:
-                raise fault
+            if name != "rmtree":  # cleaning up is no step
+                reached.append(name)
+                if len(reached) - 1 == at:
+                    raise fault
             inside = True
             try:
                 return real(*args, **options)
@@ -269,7 +259,12 @@ def broken_steps(
 ) -> dict[int, str]:
     """Faults at these steps that leave anything but the old or the new folder, whole."""
     failures: dict[int, str] = {}
-    new = {**NEW, MANIFEST: to_json({"sha256": {n: sha(c) for n, c in NEW.items()}})}
+    new = {
+        **NEW,
+        MANIFEST: to_json(
+            {"kind": "fairneuron run", "sha256": {n: sha(c) for n, c in NEW.items()}}
+        ),
+    }
     for at in steps:
         folder = parent / str(at) / "run"
         folder.parent.mkdir()
@@ -301,11 +296,6 @@ def sha(content: bytes) -> str:
 
 
 PHASES = ("before the swap", "at the swap", "after the swap")
-SWAP = "io.py write_folder: if the second rename fails, the old folder is not moved back"
-AFTER = (
-    "io.py write_folder: if syncing the parent fails, the new folder is in place already, the old "
-    "one stays beside it, and the error says that nothing was written"
-)
 
 
 @pytest.mark.parametrize(
@@ -315,19 +305,11 @@ AFTER = (
             kind,
             overwrite,
             phase,
-            marks=[pytest.mark.xfail(strict=True, reason=reason)] if reason else [],
             id=f"{kind.__name__}, {'overwrite' if overwrite else 'new'}, {phase}",
         )
         for kind in (OSError, KeyboardInterrupt)
         for overwrite in (False, True)
         for phase in PHASES
-        for reason in [
-            SWAP
-            if phase == PHASES[1] and overwrite
-            else AFTER
-            if phase == PHASES[2] and (overwrite or kind is OSError)
-            else None
-        ]
     ],
 )
 def test_fault_at_every_step(
@@ -347,7 +329,8 @@ def test_fault_at_every_step(
     }[phase]
     assert len(moves) >= 1 + overwrite
     assert steps[: moves[0]].count("fsync") > len(NEW)
-    assert wanted, "no such steps"
+    if phase == PHASES[2] and not wanted:
+        pytest.skip("nothing comes after the swap")
     assert broken_steps(tmp_path, wanted, kind, overwrite) == {}
 
 
@@ -371,9 +354,6 @@ def test_json_round_trip() -> None:
     assert text.endswith(b"}\n")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="io.py to_json: ensure_ascii=False and encode() fail on lone surrogates"
-)
 def test_json_of_undecodable_names() -> None:
     """A path of the command line that is not UTF-8 can be written."""
     path = os.fsdecode(b"weights-\xff.safetensors")
@@ -449,9 +429,6 @@ def test_no_file(name: str, tmp_path: Path) -> None:
     assert refused(tmp_path / name).code == "model-file"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="io.py load_mlp: stat() raises ValueError for a name with a zero byte"
-)
 def test_name_with_a_zero_byte() -> None:
     """A name that no file can have is refused."""
     assert refused(Path("a\0b")).code == "model-file"
@@ -464,7 +441,7 @@ def test_named_pipe(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib\n"
         "from fairneuron.errors import ModelError\n"
-        "from fairneuron.io import load_mlp\n"
+        "from fairneuron.weights import load_mlp\n"
         "try:\n    load_mlp(pathlib.Path(sys.argv[1]))\n"
         "except ModelError as error:\n    print(error.code)\n"
     )
@@ -577,7 +554,6 @@ def test_header_is_what_is_written(tmp_path: Path) -> None:
     assert str(loaded) == str(network())
 
 
-OVERFLOW = "io.py _build: int() and float() of 1e400 raise OverflowError, which is not caught"
 HOSTILE = {
     "no header": None,
     "empty": "",
@@ -614,35 +590,14 @@ HOSTILE = {
     "huge dropout": header(dropout="1" + "0" * 400),
     "nested": "[" * 200_000,
 }
-ESCAPES = {
-    "infinite inputs": OVERFLOW,
-    "infinite hidden": OVERFLOW,
-    "huge dropout": OVERFLOW,
-    "nested": "io.py _build: json.loads raises RecursionError, which is not caught",
-}
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [
-        pytest.param(
-            entry,
-            id=name,
-            marks=[pytest.mark.xfail(strict=True, reason=ESCAPES[name])] if name in ESCAPES else [],
-        )
-        for name, entry in HOSTILE.items()
-    ],
-)
+@pytest.mark.parametrize("entry", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_header(entry: str | None, tmp_path: Path) -> None:
     """A header that describes no network is refused."""
     assert refused(save(tmp_path / "weights.safetensors", entry)).code == "model-file"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="io.py load_mlp: the network of the header is built before its shapes are compared, "
-    "so a small file can ask for 16 GiB a layer",
-)
 def test_header_of_a_giant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small file that claims a giant network is refused before memory is taken for it."""
 
@@ -651,7 +606,7 @@ def test_header_of_a_giant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             raise MemoryError(f"{inputs} x {hidden}")
         return mlp(inputs, hidden, **options)
 
-    monkeypatch.setattr(io, "mlp", no_memory)
+    monkeypatch.setattr(weights, "mlp", no_memory)
     giant = header(inputs="65536", hidden=str([65536] * 64))
     assert refused(save(tmp_path / "weights.safetensors", giant)).code in (
         "model-file",
@@ -704,9 +659,6 @@ def test_weights_that_are_not_finite(name: str, value: float, tmp_path: Path) ->
     assert refused(path).code == "model-nonfinite"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="io.py load_mlp: finiteness is checked before the cast to float32"
-)
 def test_weights_beyond_float32(tmp_path: Path) -> None:
     """Weights that are finite in float64 alone are refused; no loaded weight is infinite."""
     changes = {"6.bias": torch.tensor([1e300, 0.0], dtype=torch.float64)}
@@ -714,22 +666,7 @@ def test_weights_beyond_float32(tmp_path: Path) -> None:
     assert refused(path).code == "model-nonfinite"
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [
-        pytest.param(
-            dtype,
-            id=str(dtype),
-            marks=[
-                pytest.mark.xfail(
-                    strict=True,
-                    reason="io.py load_mlp: isfinite or load_state_dict raise for this type",
-                )
-            ],
-        )
-        for dtype in (torch.float8_e4m3fn, torch.complex64)
-    ],
-)
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64], ids=str)
 def test_weights_of_other_types(dtype: torch.dtype, tmp_path: Path) -> None:
     """Weights that are no real numbers of an ordinary width are refused."""
     weights = network().state_dict()["0.weight"].to(dtype)

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from fairneuron.repair import FairNeuron as FairNeuron
     from fairneuron.repair import Repair as Repair
     from fairneuron.repair import repair as repair
+    from fairneuron.settings import Schedule as Schedule
     from fairneuron.slicing import Paths as Paths
     from fairneuron.slicing import activation_paths as activation_paths
     from fairneuron.slicing import path_synapses as path_synapses
-    from fairneuron.training import Schedule as Schedule
     from fairneuron.training import train_classifier as train_classifier
     from fairneuron.verdict import judge as judge
 
@@ -45,7 +45,7 @@ _HOME = {
     "Paths": "slicing",
     "Predictor": "models",
     "Repair": "repair",
-    "Schedule": "training",
+    "Schedule": "settings",
     "Schema": "data.schema",
     "activation_paths": "slicing",
     "audit": "audit",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import nn
 
 from fairneuron.data.dataset import Dataset
-from fairneuron.errors import DataError, ModelError
+from fairneuron.errors import DataError, ModelError, require_known
 from fairneuron.metrics import definitions as m
 from fairneuron.metrics.definitions import METRICS, Counts, Floats
 from fairneuron.models import Network, Predictor, predicted_classes
@@ -136,6 +136,7 @@ class Audit:
 
     def marginal(self, column: str) -> Audit:
         """The audit of one sensitive column alone, when there are several."""
+        require_known("option-sensitive", "sensitive column", column, self.sensitive_names)
         k = self.sensitive_names.index(column)
         names = tuple(dict.fromkeys(level[k] for level in self.levels))
         member = np.array(
@@ -152,7 +153,18 @@ class Audit:
         )
 
     def merge(self, other: Audit) -> Audit:
-        """The audit of both parts of some data."""
+        """The audit of both parts of some data.
+
+        Raises:
+            DataError: If they have other groups or classes.
+        """
+        if self.group_names != other.group_names or self.counts.shape != other.counts.shape:
+            raise DataError(
+                "data-groups",
+                "Audits of the same groups and classes can be merged",
+                got=f"{list(self.group_names)} and {list(other.group_names)}",
+                cure="Encode both parts with one schema.",
+            )
         both = self.histograms is not None and other.histograms is not None
         return replace(
             self,
@@ -162,7 +174,7 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON; counts and rates of groups, no rows."""
-        marginals = self.sensitive_names if len(self.sensitive_names) > 1 else ()
+        by_column = self._by_column()
         return {
             "n": int(self.counts.sum()),
             "sensitive": list(self.sensitive_names),
@@ -171,11 +183,20 @@ class Audit:
             "noise_floor": self.noise_floor,
             "undefined": self.undefined,
             "groups": self.groups,
-            **(
-                {"by_column": {c: self.marginal(c).to_dict() for c in marginals}}
-                if marginals
-                else {}
-            ),
+            **({"by_column": by_column} if by_column else {}),
+        }
+
+    def _by_column(self) -> dict[str, Any]:
+        """Each column's own audit where there are several; one with a single group has none."""
+        if len(self.sensitive_names) == 1:
+            return {}
+        present = [
+            level for level, n in zip(self.levels, self.counts.sum((1, 2)), strict=True) if n
+        ]
+        return {
+            column: self.marginal(column).to_dict()
+            for k, column in enumerate(self.sensitive_names)
+            if len({level[k] for level in present}) > 1
         }
 
     def __repr__(self) -> str:
@@ -239,9 +260,20 @@ def predict(model: nn.Module | Predictor, data: Dataset) -> npt.NDArray[np.float
         else Network(model)
     )
     scores = predictor.predict(data)
-    if scores.shape[1] < 2:
+    if scores.ndim != 2 or len(scores) != len(data) or scores.shape[1] < 2:
         raise ModelError(
-            "model-output", "A classifier needs two classes", got=f"{scores.shape[1]}", cure=""
+            "model-output",
+            "A predictor must give (n, classes) probabilities, of two classes or more",
+            got=f"{scores.shape} for n = {len(data)}",
+            cure="Give a column per class.",
+        )
+    outside = ~((scores >= 0) & (scores <= 1))  # NaN too
+    if outside.any():
+        raise ModelError(
+            "model-nonfinite",
+            "Probabilities must lie in [0, 1]",
+            got=f"others for {int(outside.any(1).sum())} of {len(data)} samples",
+            cure="Apply sigmoid or softmax to logits; look for NaN in the weights.",
         )
     if data.y.max(initial=0) >= scores.shape[1]:
         raise DataError(

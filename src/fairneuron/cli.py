@@ -10,7 +10,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -21,6 +21,8 @@ from fairneuron.errors import (
     require_known,
     require_range,
 )
+from fairneuron.io import require_free
+from fairneuron.limits import check_limit
 from fairneuron.report.terminal import (
     print_audit,
     print_paths,
@@ -30,16 +32,28 @@ from fairneuron.report.terminal import (
     progress_shown,
     to_stderr,
 )
+from fairneuron.settings import make_settings
 from fairneuron.subject import Subject
 
 app = typer.Typer(
-    help="Audit a network for group fairness, find what carries the gap, retrain only that.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="The data sets that come with the package.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+
+
+_INTERRUPTED = 130  # what typer returns after Ctrl-C
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from fairneuron import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
 
 Data = Annotated[
     str, typer.Option(help="A data set that comes with the package; see 'fairneuron data list'.")
@@ -62,7 +76,7 @@ Weights = Annotated[
     Path | None,
     typer.Option(help="Weights that fairneuron wrote, instead of training a base model."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same result.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Part = Annotated[str, typer.Option(help="Which part of the data: train, valid or test.")]
 Gamma = Annotated[
@@ -73,6 +87,15 @@ Theta = Annotated[
 ]
 
 
+@app.callback()
+def options(
+    version: Annotated[  # handled by the callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Audit a network for group fairness, find what carries the gap, retrain only that."""
+
+
 @app.command()
 def repair(
     data: Data,
@@ -80,7 +103,7 @@ def repair(
     limit: Annotated[
         list[str] | None,
         typer.Option(
-            help="METRIC=VALUE to reach, such as dp=0.05; may be repeated. [default: dp=0.05]"
+            help="METRIC=VALUE to reach, such as dp=0.05; may be repeated.", show_default="dp=0.05"
         ),
     ] = None,
     recipe: Annotated[
@@ -91,20 +114,20 @@ def repair(
     ] = "conflict",
     neuron_share: Annotated[
         float | None,
-        typer.Option(help="conflict: the largest share of neurons to retrain. [default: 0.1]"),
+        typer.Option(help="conflict: the largest share of neurons to retrain.", show_default="0.1"),
     ] = None,
     gamma: Annotated[
-        float | None, typer.Option(help="paper: slicing threshold. [default: 0.9]")
+        float | None, typer.Option(help="paper: slicing threshold.", show_default="0.9")
     ] = None,
     theta: Annotated[
-        float | None, typer.Option(help="paper: clustering threshold. [default: 0.001]")
+        float | None, typer.Option(help="paper: clustering threshold.", show_default="0.001")
     ] = None,
     dropout: Annotated[
-        float | None, typer.Option(help="paper: dropout probability. [default: 0.1]")
+        float | None, typer.Option(help="paper: dropout probability.", show_default="0.1")
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs of each retraining. [default: conflict 10 or more, paper 50]"),
+        typer.Option(help="Epochs of each retraining.", show_default="10 or more; paper 50"),
     ] = None,
     sensitive: Sensitive = None,
     include_sensitive: IncludeSensitive = False,
@@ -122,18 +145,7 @@ def repair(
     Exit code 0: improved on test data; 1: no reliable improvement, or the limit is not met; 2: bad
     input; 3: internal error.
     """
-    from fairneuron.io import require_free
-    from fairneuron.limits import check_limit
-
     limits = check_limit(_limits(limit or ["dp=0.05"]))
-    require_free(out, overwrite=overwrite)
-    subject = Subject(
-        data, tuple(sensitive or ()), include_sensitive, _widths(hidden), outputs, weights, seed
-    )
-
-    from fairneuron.recipes import make_recipe
-    from fairneuron.runs import run_repair
-
     given = {
         "neuron_share": neuron_share,
         "gamma": gamma,
@@ -141,9 +153,17 @@ def repair(
         "dropout": dropout,
         "epochs": epochs,
     }
-    settings = make_recipe(recipe, {name: v for name, v in given.items() if v is not None})
+    changes = {name: value for name, value in given.items() if value is not None}
+    make_settings(recipe, changes)
+    subject = Subject(
+        data, tuple(sensitive or ()), include_sensitive, _widths(hidden), outputs, weights, seed
+    )
+    require_free(out, overwrite=overwrite)
+
+    from fairneuron.runs import run_repair
+
     with progress_shown() as progress:
-        run = run_repair(subject, recipe=settings, limit=limits, progress=progress)
+        run = run_repair(subject, recipe=recipe, options=changes, limit=limits, progress=progress)
     run.write(out, overwrite=overwrite)
     result = run.to_dict()
     if as_json:
@@ -264,33 +284,28 @@ def data_show(name: str, as_json: AsJson = False) -> None:
     print_source(facts, groups)
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    from fairneuron import __version__
-
-    typer.echo(__version__)
-
-
 def main() -> None:
     """Runs the command line; our errors become one message and their exit code."""
     warnings.showwarning = _show_warning
     try:
-        app()
+        exit_code = app(standalone_mode=False) or 0
     except FairNeuronError as error:
-        if "--json" in sys.argv:
-            _print_json({"error": {"code": error.code, "message": str(error)}})
-        to_stderr(f"error[{error.code}]: {error}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        to_stderr("interrupted; nothing was written")
-        sys.exit(130)
-    except Exception:  # a bug of ours: say so, with what a report needs
+        _fail(error.code, str(error), error.exit_code)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # what typer raises for words it cannot read
+            _fail("usage", error.format_message(), 2)
         traceback.print_exc()
-        to_stderr(
-            "error[internal]: this is a bug in fairneuron; please report it with the lines above."
-        )
-        sys.exit(3)
+        _fail("internal", "This is a bug in fairneuron; please report it.", 3)
+    if exit_code == _INTERRUPTED:
+        _fail("interrupted", "Nothing was written.", _INTERRUPTED)
+    sys.exit(exit_code)
+
+
+def _fail(code: str, message: str, exit_code: int) -> NoReturn:
+    if "--json" in sys.argv:
+        _print_json({"error": {"code": code, "message": message}})
+    to_stderr(f"error[{code}]: {message}")
+    sys.exit(exit_code)
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -303,9 +318,13 @@ def _widths(text: str) -> tuple[int, ...]:
 
 
 def _limits(texts: list[str]) -> dict[str, float]:
-    limits = {}
+    limits: dict[str, float] = {}
     for text in texts:
         name, _, bound = text.partition("=")
+        if name in limits:
+            raise OptionError(
+                "option-limit", "A metric can have one limit", got=repr(text), cure="Drop one."
+            )
         try:
             limits[name] = float(bound)
         except ValueError:

@@ -64,11 +64,13 @@ class PathSummary:
         return self.biased / self.samples
 
     def sentence(self) -> str:
-        """It in one sentence."""
+        """It in one sentence or two."""
+        everybody = {0: " Nobody is biased.", self.samples: " Nobody is benign."}
         return (
             f"{self.samples} samples take {self.paths} distinct paths (the most frequent "
             f"{self.largest} times, {self.alone} of them once); {self.biased} samples "
             f"({self.biased_share:.1%}) have a rare path (γ = {self.gamma:g}, θ = {self.theta:g})."
+            + everybody.get(self.biased, "")
         )
 
     def to_dict(self) -> dict[str, Any]:

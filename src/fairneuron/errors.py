@@ -3,12 +3,14 @@
 ::
 
     FairNeuronError            exit code 3
-    ├── InputError             exit code 2: something given to us breaks a rule
-    │   ├── DataError          tables, labels, sensitive columns
-    │   ├── ModelError         networks that cannot be traced, run or loaded
-    │   ├── OptionError        settings out of range, unknown names
-    │   └── OutputError        folders and files that cannot be written
-    └── FairNeuronWarning      (a ``UserWarning``) we go on, and say what to know
+    └── InputError             exit code 2: something given to us breaks a rule
+        ├── DataError          tables, labels, sensitive columns
+        ├── ModelError         networks that cannot be traced, run or loaded
+        ├── OptionError        settings out of range, unknown names
+        └── OutputError        folders and files that cannot be written
+
+    UserWarning
+    └── FairNeuronWarning      we go on, and say what to know
 
 Each carries a stable ``code`` (``data-nan``) for programs and tests, and tells people three things:
 the rule, the value that broke it, and the cure.
@@ -77,6 +79,11 @@ def warn(code: str, message: str) -> None:
     warnings.warn(f"{message} [{code}]", FairNeuronWarning, stacklevel=3)
 
 
+def printable(text: str) -> str:
+    """Text from users without control characters, for terminals and reports."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns a cure for an unknown name: the nearest known one, and all of them."""
     names = [str(k) for k in known]
@@ -110,5 +117,8 @@ def require_range(
     if not (above and below):
         interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
         raise OptionError(
-            "option-range", f"{name} must lie in {interval}", got=repr(value), cure="Change it."
+            "option-range",
+            f"{name} must lie in {interval}",
+            got=repr(value),
+            cure="Choose a value in there.",
         )

@@ -1,32 +1,27 @@
-"""Files: written whole or not at all, read without running anything that is in them."""
+"""Files: written whole or not at all. Free of torch, so that a bad folder is refused at once."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
-import stat
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import torch
-from safetensors.torch import save as to_safetensors
-from torch import nn
-
-from fairneuron.errors import ModelError, OutputError
-from fairneuron.models import mlp
+from fairneuron.errors import OutputError
 
 MANIFEST = "manifest.json"
-_ARCHITECTURE = "fairneuron.mlp"
+_KIND = "fairneuron run"
+_LONGEST = 200  # bytes of a name: file systems take 255, and ours get a prefix
 
 
 def to_json(value: Any) -> bytes:
     """Indented JSON with a final newline; NaN and infinity are refused."""
-    return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes its JSON escape
 
 
 def require_free(folder: Path, *, overwrite: bool = False) -> None:
@@ -36,18 +31,17 @@ def require_free(folder: Path, *, overwrite: bool = False) -> None:
         OutputError: If it exists (and is not a run folder of ours to overwrite), or its parent
             cannot be written.
     """
-    if folder.exists() and not (overwrite and (folder / MANIFEST).is_file()):
-        ours = (folder / MANIFEST).is_file()
+    ours = _is_run_folder(folder)
+    if os.path.lexists(folder) and not (overwrite and ours):
         raise OutputError(
             "output-exists",
             "The output folder must not exist yet",
             got=str(folder),
             cure="Choose another name" + (", or give --overwrite." if ours else "."),
         )
-    parent = folder.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+    parent = _first_existing(folder)
+    longest = max(map(len, map(os.fsencode, folder.parts)), default=0)
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK) or longest > _LONGEST:
         raise OutputError(
             "output-readonly",
             "The output folder must be writable",
@@ -69,22 +63,20 @@ def write_folder(folder: Path, files: Mapping[str, bytes], *, overwrite: bool = 
     """
     require_free(folder, overwrite=overwrite)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    manifest = to_json({"kind": _KIND, "sha256": sums})
+    keep = _first_existing(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            for name, content in {**files, MANIFEST: to_json({"sha256": sums})}.items():
-                _write(new / name, content)
-            new.chmod(0o755)
-            _sync(new)
-            old = new.with_name(new.name + "-old")
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
-            _sync(folder.parent)
-            shutil.rmtree(old, ignore_errors=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temp:
+                new, old = Path(temp) / "new", Path(temp) / "old"
+                new.mkdir(mode=0o755)
+                for name, content in {**files, MANIFEST: manifest}.items():
+                    _write(new / name, content)
+                _sync(new)
+                _swap(folder, new, old)
         except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
+            _remove_empty(folder.parent, keep)
             raise
     except OSError as error:
         raise OutputError(
@@ -93,6 +85,49 @@ def write_folder(folder: Path, files: Mapping[str, bytes], *, overwrite: bool = 
             got=error.strerror or str(error),
             cure="Nothing was written.",
         ) from error
+    with suppress(OSError):  # the folder is in place; not every file system syncs folders
+        _sync(folder.parent)
+
+
+def _swap(folder: Path, new: Path, old: Path) -> None:
+    """Puts the new folder in place; what was there goes to ``old``, or back if that fails."""
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        if old.exists():
+            old.rename(folder)
+        raise
+
+
+def _is_run_folder(folder: Path) -> bool:
+    """Whether it is a folder, not a link to one, with a manifest of ours and nothing else."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        files = {path.name for path in folder.iterdir()}
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(manifest, dict) or manifest.get("kind") != _KIND or folder.is_symlink():
+        return False
+    return files <= {MANIFEST, *manifest.get("sha256", ())}
+
+
+def _first_existing(folder: Path) -> Path:
+    """The nearest parent that exists."""
+    parent = folder.absolute().parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    return parent
+
+
+def _remove_empty(folder: Path, keep: Path) -> None:
+    """Removes the empty parents that were made."""
+    folder = folder.absolute()
+    while folder != keep and folder.is_relative_to(keep):
+        with suppress(OSError):
+            folder.rmdir()
+        folder = folder.parent
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -108,85 +143,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def mlp_weights(model: nn.Sequential) -> bytes:
-    """The weights of an ``mlp`` as safetensors; its widths stand in the header."""
-    linear = [m for m in model if isinstance(m, nn.Linear)]
-    dropout = next((m.p for m in model if isinstance(m, nn.Dropout)), 0.0)
-    shape = {
-        "inputs": linear[0].in_features,
-        "hidden": [m.out_features for m in linear[:-1]],
-        "outputs": linear[-1].out_features,
-        "dropout": dropout,
-    }
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    return to_safetensors(state, {_ARCHITECTURE: json.dumps(shape)})
-
-
-def load_mlp(path: Path) -> nn.Sequential:
-    """Loads what ``mlp_weights`` made; a safetensors file holds numbers alone and runs nothing.
-
-    Raises:
-        ModelError: For other files, and for weights that do not fit or are not finite.
-    """
-    try:
-        regular = stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        regular = False
-    if not regular:
-        raise ModelError(
-            "model-file", "The weights must be a file", got=str(path), cure="Check the path."
-        )
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise ModelError(
-            "model-file",
-            "The weights must be a .safetensors file",
-            got=f"{path}: {error}",
-            cure="Save them with safetensors.torch.save_file.",
-        ) from error
-    model = _build(metadata.get(_ARCHITECTURE), path)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if expected != found:
-        wrong = sorted(
-            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-        )
-        raise ModelError(
-            "model-keys",
-            f"The weights must be {', '.join(expected)}",
-            got=f"missing, unexpected or misshapen: {', '.join(wrong[:5])}",
-            cure="Check that the file is whole.",
-        )
-    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-        raise ModelError(
-            "model-nonfinite", "Weights must be finite", got=f"NaN or infinity in {path}", cure=""
-        )
-    model.load_state_dict(state)
-    return model.eval()
-
-
-def _build(header: str | None, path: Path) -> nn.Sequential:
-    try:
-        shape = json.loads(header or "")
-        inputs, outputs, dropout = (
-            int(shape["inputs"]),
-            int(shape["outputs"]),
-            float(shape["dropout"]),
-        )
-        hidden = [int(width) for width in shape["hidden"]]
-        widths = [inputs, *hidden, outputs]
-        if not 0 <= dropout < 1 or min(widths) < 1 or max(widths) > 1 << 16 or len(hidden) > 64:
-            raise ValueError(shape)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            "model-file",
-            "The weights must say which network they belong to",
-            got=f"{path} without a valid {_ARCHITECTURE!r} entry in its header",
-            cure="Use a file that fairneuron wrote.",
-        ) from error
-    return mlp(inputs, hidden, outputs=outputs, dropout=dropout)

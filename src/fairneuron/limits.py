@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 
 from fairneuron.errors import OptionError, require_known
 from fairneuron.metrics.definitions import METRICS
@@ -24,16 +25,16 @@ def check_limit(limit: Limit) -> dict[str, float]:
         for name, metric in METRICS.items()
         if metric.between_groups and metric.source == "counts"
     ]
-    if not limit:
+    if not limit or not isinstance(limit, Mapping):
         raise OptionError(
             "option-limit",
             "A limit must name a metric",
-            got="none",
+            got=repr(limit),
             cure='For example {"dp": 0.05}.',
         )
     for name, bound in limit.items():
         require_known("option-limit", "limited metric", name, known)
-        if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not 0 <= bound <= 1:
+        if isinstance(bound, bool) or not isinstance(bound, Real) or not 0 <= bound <= 1:
             raise OptionError(
                 "option-limit",
                 f"The limit of {name} must lie in [0, 1]",

@@ -131,7 +131,7 @@ def require_width(model: nn.Module, x: torch.Tensor) -> None:
             "model-width",
             f"The model expects {first.in_features} inputs",
             got=f"data with {x.shape[1]}",
-            cure="Encode the data as for its training.",
+            cure="Encode the data as for its training, the sensitive columns included or not.",
         )
 
 
@@ -146,7 +146,7 @@ class Predictor(Protocol):
     needs_sensitive: bool
 
     def predict(self, data: Dataset) -> Probabilities:
-        """Class probabilities, ``(n, classes)``; the class of the largest one is the prediction."""
+        """Class probabilities, ``(n, classes)``; see ``predicted_classes``."""
         ...
 
 

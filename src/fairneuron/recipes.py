@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,15 +23,14 @@ from fairneuron.conflict import (
     soft_gap,
 )
 from fairneuron.data.dataset import Dataset, Mask
-from fairneuron.errors import OptionError, did_you_mean, require_known, require_range
 from fairneuron.models import positive_score, task_loss
+from fairneuron.settings import ConflictSettings, PaperSettings, change, make_settings
 from fairneuron.slicing import Paths, activation_paths
 from fairneuron.tracing import trace
-from fairneuron.training import Progress, Schedule, train
+from fairneuron.training import Progress, train
 from fairneuron.trials import Candidate
 
 Explanation = ConflictExplanation | PathSummary
-STRENGTHS = (0.1, 0.13, 0.16, 0.2, 0.26, 0.33, 0.42, 0.54, 0.68, 0.87, 1.1, 1.4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,28 +75,8 @@ class Recipe(Protocol):
 
 
 @dataclass(frozen=True)
-class Paper:
-    """The published recipe: samples with rare paths are retrained with dropout (Algorithm 1).
-
-    Attributes:
-        gamma: In (0, 1]: share of a neuron's value that its synapses on the path explain.
-        theta: In [0, 1]: a path is rare if its count is at most theta times the largest count,
-            or 1.
-        dropout: In (0, 1): dropout probability, for networks without dropout layers of their own.
-        contribution: "signed" or "absolute"; see ``activation_paths``.
-        schedule: Of the retraining.
-    """
-
-    gamma: float = 0.9
-    theta: float = 1e-3
-    dropout: float = 0.1
-    contribution: str = "signed"
-    schedule: Schedule = field(default=Schedule(epochs=50, batch_size=128, learning_rate=0.01))
-
-    def __post_init__(self) -> None:
-        require_range("gamma", self.gamma, 0, 1, open_low=True)
-        require_range("theta", self.theta, 0, 1)
-        require_range("dropout", self.dropout, 0, 1, open_low=True, open_high=True)
+class Paper(PaperSettings):
+    """The published recipe (Algorithm 1); its settings are those of ``PaperSettings``."""
 
     def slice(self, task: Task) -> Paths:
         """Finds the activation path of each training sample (lines 12 to 28)."""
@@ -134,28 +113,8 @@ class Paper:
 
 
 @dataclass(frozen=True)
-class Conflict:
-    """The default recipe: neurons that carry the gap are retrained on loss + λ · gap.
-
-    Attributes:
-        neuron_share: In (0, 1]: the largest share of hidden neurons whose incoming weights may
-            change.
-        strengths: The λ to try.
-        schedule: Of each retraining; in large batches, as each must show the gap.
-    """
-
-    neuron_share: float = 0.1
-    strengths: tuple[float, ...] = STRENGTHS
-    schedule: Schedule = field(
-        default=Schedule(
-            epochs=10, batch_size=512, learning_rate=0.002, plateau=None, min_steps=200
-        )
-    )
-
-    def __post_init__(self) -> None:
-        require_range("neuron_share", self.neuron_share, 0, 1, open_low=True)
-        for strength in self.strengths:
-            require_range("strengths", strength, 0, 1e6, open_low=True)
+class Conflict(ConflictSettings):
+    """The default recipe; its settings are those of ``ConflictSettings``."""
 
     def slice(self, task: Task) -> list[Neuron]:
         """Finds how strongly the gap pulls each hidden neuron."""
@@ -213,22 +172,7 @@ def make_recipe(recipe: str | Settings, options: Mapping[str, Any]) -> Settings:
         OptionError: For unknown names and values out of range.
     """
     if isinstance(recipe, str):
-        require_known("option-recipe", "recipe", recipe, RECIPES)
-        kind = RECIPES[recipe]
-        known = [*(f.name for f in dataclasses.fields(kind)), "epochs"]
-        for name in options:
-            if name not in known:
-                raise OptionError(
-                    "option-unknown",
-                    f"The recipe {recipe} has no such option",
-                    got=repr(name),
-                    cure=did_you_mean(name, known),
-                )
-        recipe = kind()
-    changes = dict(options)
-    if "epochs" in changes:  # the one setting of the schedule that people change
-        schedule = changes.get("schedule", recipe.schedule)
-        changes["schedule"] = dataclasses.replace(
-            schedule, epochs=changes.pop("epochs"), min_steps=0
-        )
-    return dataclasses.replace(recipe, **changes)
+        settings = make_settings(recipe, options)
+        fields = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+        return RECIPES[recipe](**fields)
+    return change(recipe, options)

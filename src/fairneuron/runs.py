@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,14 +16,14 @@ from torch import nn
 from fairneuron.audit import Audit, audit
 from fairneuron.data.builtin import SOURCES
 from fairneuron.data.dataset import Dataset
-from fairneuron.io import mlp_weights, to_json, write_folder
+from fairneuron.io import to_json, write_folder
 from fairneuron.limits import Limit
-from fairneuron.recipes import Settings
 from fairneuron.repair import Repair, repair
 from fairneuron.report.markdown import report
 from fairneuron.subject import Subject
 from fairneuron.training import Progress, quiet
 from fairneuron.verdict import Verdict, judge
+from fairneuron.weights import mlp_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,8 @@ class Run:
 def run_repair(
     subject: Subject,
     *,
-    recipe: Settings,
+    recipe: str,
+    options: Mapping[str, Any],
     limit: Limit,
     progress: Progress = quiet,
 ) -> Run:
@@ -112,7 +114,14 @@ def run_repair(
     original = subject.model(train, valid, progress)
     trained = time.perf_counter()
     result = repair(
-        original, train, valid, recipe=recipe, limit=limit, seed=subject.seed, progress=progress
+        original,
+        train,
+        valid,
+        recipe=recipe,
+        limit=limit,
+        seed=subject.seed,
+        progress=progress,
+        **options,
     )
     repaired = time.perf_counter()
     before, after = (audit(model, test, seed=subject.seed) for model in (original, result.model))

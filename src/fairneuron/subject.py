@@ -46,12 +46,26 @@ class Subject:
         for column in self.sensitive:
             what, known = f"sensitive column of {self.data}", SOURCES[self.data].sensitive
             require_known("option-sensitive", what, column, known)
-        if any(width < 1 for width in self.hidden):
+        if len(set(self.sensitive)) < len(self.sensitive):
+            raise OptionError(
+                "option-sensitive",
+                "A sensitive column can be named once",
+                got=", ".join(self.sensitive),
+                cure="Drop one.",
+            )
+        if any(not 1 <= width <= 1 << 16 for width in self.hidden) or len(self.hidden) > 64:
             raise OptionError(
                 "option-hidden",
-                "The hidden layers must have widths of 1 or more",
+                "There can be up to 64 hidden layers of 1 to 65536 neurons",
                 got=",".join(map(str, self.hidden)),
                 cure="For example 32,32,32.",
+            )
+        if self.weights is not None and (self.hidden or self.outputs != 1):
+            raise OptionError(
+                "option-weights",
+                "The file of weights says which network it is for",
+                got="weights together with hidden or outputs",
+                cure="Leave those out.",
             )
         if self.outputs not in (1, 2):
             raise OptionError(
@@ -69,8 +83,8 @@ class Subject:
 
     def model(self, train: Dataset, valid: Dataset, progress: Progress) -> nn.Sequential:
         """The base model: loaded, or trained on the training part."""
-        from fairneuron.io import load_mlp
         from fairneuron.training import train_classifier
+        from fairneuron.weights import load_mlp
 
         if self.weights is not None:
             return load_mlp(self.weights)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import nn
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.errors import DataError, ModelError, require_range
 from fairneuron.models import evaluation, logits, mlp, require_width, task_loss
+from fairneuron.settings import Schedule
 
 Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Progress = Callable[[str, int, int], None]
@@ -37,44 +37,10 @@ def task_only(out: torch.Tensor, y: torch.Tensor, _group: torch.Tensor) -> torch
     return task_loss(out, y)
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train: Adam, the rate × 0.1 on a plateau (paper, section 4.1).
-
-    Attributes:
-        epochs: At most.
-        batch_size: Rows per step.
-        learning_rate: At the start.
-        plateau: Epochs without improvement before the rate falls; None for a constant rate.
-        patience: Epochs without improvement before training stops and the best epoch is restored;
-            None to train all epochs and keep the last.
-        min_steps: Steps to take at least: small data get more epochs.
-    """
-
-    epochs: int = 50
-    batch_size: int = 128
-    learning_rate: float = 0.01
-    plateau: int | None = 3
-    patience: int | None = None
-    min_steps: int = 0
-
-    def __post_init__(self) -> None:
-        require_range("epochs", self.epochs, 1, math.inf)
-        require_range("min_steps", self.min_steps, 0, math.inf)
-        require_range("batch_size", self.batch_size, 1, math.inf)
-        require_range(
-            "learning_rate", self.learning_rate, 0, math.inf, open_low=True, open_high=True
-        )
-
-    def epochs_for(self, rows: int) -> int:
-        """Epochs on so many rows."""
-        per_epoch = max(1, math.ceil(rows / self.batch_size))
-        return max(self.epochs, math.ceil(self.min_steps / per_epoch))
-
-
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
     """Seeds torch and computes on one thread: neither cores nor earlier calls change results."""
+    require_range("seed", seed, 0, 2**63 - 1)
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)

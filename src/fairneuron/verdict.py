@@ -78,7 +78,7 @@ class Change:
                 if METRICS[self.metric].best == 0
                 else self.interval
             )
-            text += f" (change {low:+.3f} to {high:+.3f})"
+            text += f" (change {round(low, 3) + 0:+.3f} to {round(high, 3) + 0:+.3f})"
         return text
 
 
@@ -107,8 +107,8 @@ class Verdict:
 
     @cached_property
     def worse(self) -> tuple[Change, ...]:
-        """The other metrics that got reliably worse."""
-        return tuple(c for c in self.changes.values() if c.worse)
+        """The other metrics, those without a limit, that got reliably worse."""
+        return tuple(c for c in self.changes.values() if c.worse and c.limit is None)
 
     def sentence(self) -> str:
         """It in a few words: outcome, figures against limits, and what got worse."""
@@ -169,13 +169,9 @@ def judge(
         "improved" if a limited metric got reliably better, none of them reliably worse, and all
         limits hold.
     """
-    first, second = (
-        predicted_classes(predict(model, data), threshold) for model in (before, after)
-    )
-    groups, classes = (
-        len(data.group_names),
-        int(max(first.max(), second.max(), data.y.max(), 1)) + 1,
-    )
+    scores = [predict(model, data) for model in (before, after)]
+    first, second = (predicted_classes(s, threshold) for s in scores)
+    groups, classes = len(data.group_names), max(s.shape[1] for s in scores)
     shape = (groups, classes, classes, classes)
     cell = np.ravel_multi_index((data.group, data.y, first, second), shape)
     joint = np.bincount(cell, minlength=int(np.prod(shape))).reshape(

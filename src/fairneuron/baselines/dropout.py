@@ -8,8 +8,9 @@ from torch import nn
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.errors import ModelError, require_range
 from fairneuron.models import Network
+from fairneuron.settings import Schedule
 from fairneuron.tracing import trace
-from fairneuron.training import Schedule, train
+from fairneuron.training import train
 
 
 class Naive:

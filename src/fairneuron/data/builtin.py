@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -205,4 +205,4 @@ def load_dataset(
         sensitive=[column.groups for column in chosen],
         inputs=[*inputs, *(stated if include_sensitive else ())],
     )
-    return schema.encode(frame, name=name)
+    return replace(schema.encode(frame, name=name), sensitive_names=tuple(names))

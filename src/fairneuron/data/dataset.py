@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fairneuron.errors import DataError, OptionError, did_you_mean, warn
+from fairneuron.errors import DataError, OptionError, did_you_mean, require_range, warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +40,10 @@ class Scaling:
         mean = torch.where(flag, 0.0, mean)
         scale = torch.where(flag | constant, 1.0, scale)
         return cls(mean.float(), scale.float())
+
+    def after(self, first: Scaling) -> Scaling:
+        """The scaling that does what ``first`` and then this one do."""
+        return Scaling(first.mean + first.scale * self.mean, first.scale * self.scale)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Scales ``x (n, features)``."""
@@ -108,6 +112,7 @@ class Dataset:
         from fairneuron.data.schema import Schema
 
         columns = [sensitive] if isinstance(sensitive, str) else list(sensitive)
+        drop = [drop] if isinstance(drop, str) else list(drop)
         left_out = {target, *drop, *(() if include_sensitive else columns)}
         for column in drop:
             if column not in frame.columns:
@@ -168,13 +173,22 @@ class Dataset:
                 got=f"{tuple(tensor.shape)}, {labels.shape} and {table.shape}",
                 cure="Reshape them.",
             )
-        whole = labels.dtype.kind in "biuf" and bool((labels % 1 == 0).all())
-        if not whole or labels.min(initial=0) < 0:
+        whole = labels.dtype.kind in "biuf" and bool(np.isin(labels, range(1 << 16)).all())
+        if not whole:
             raise DataError(
                 "data-labels",
                 "y must hold the integers 0, 1, …",
                 got=str(np.unique(labels)[:5].tolist()),
                 cure="Encode the labels; 1 is the class whose rates are compared.",
+            )
+        named = (len(sensitive_names or table.T), len(feature_names or tensor.T))
+        if named != (table.shape[1], tensor.shape[1]):
+            raise DataError(
+                "data-shape",
+                "There must be a name for each column",
+                got=f"{named[0]} for {table.shape[1]} sensitive and {named[1]} for "
+                f"{tensor.shape[1]} features",
+                cure="Check the names.",
             )
         columns = [np.unique(column.astype(str), return_inverse=True) for column in table.T]
         names = tuple(sensitive_names or _numbered("sensitive", len(columns)))
@@ -206,9 +220,10 @@ class Dataset:
         groups = ", ".join(
             f"{name} {n}" for name, n in zip(self.group_names, self.group_counts, strict=True)
         )
+        positive = np.mean(self.y == 1) if len(self) else 0
         return (
             f"Dataset({self.name!r}: {len(self)} rows, {self.x.shape[1]} features, "
-            f"y = 1 is {self.positive!r} ({(self.y == 1).mean():.1%}); {groups})"
+            f"y = 1 is {self.positive!r} ({positive:.1%}); {groups})"
         )
 
     @cached_property
@@ -231,8 +246,23 @@ class Dataset:
         return np.bincount(self.group, minlength=len(self.group_names))
 
     def subset(self, rows: Mask | Ints) -> Dataset:
-        """Returns the rows that a mask or an index selects."""
-        index = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
+        """Returns the rows that a mask or an index selects.
+
+        Args:
+            rows: ``(n,)`` bool, or positions.
+
+        Raises:
+            DataError: For a mask of another length.
+        """
+        chosen = np.asarray(rows)
+        if chosen.dtype == bool and chosen.shape != (len(self),):
+            raise DataError(
+                "data-lengths",
+                "A mask must have an entry per row",
+                got=f"{chosen.shape} for {len(self)} rows",
+                cure="Check where it came from.",
+            )
+        index = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         return replace(
             self,
             x=self.x[torch.from_numpy(index)],
@@ -257,7 +287,8 @@ class Dataset:
                 and ones stay.
 
         Raises:
-            DataError: If a part would miss a group or a class that the data has.
+            OptionError: For fractions that do not sum to 1.
+            DataError: If a part would miss a class that the data has; a missing group is a warning.
         """
         if min(fractions) <= 0 or not isclose(sum(fractions), 1):
             raise OptionError(
@@ -266,6 +297,7 @@ class Dataset:
                 got=str(fractions),
                 cure="For example (0.7, 0.1, 0.2).",
             )
+        require_range("seed", seed, 0, 2**63 - 1)
         order = np.random.default_rng(seed).permutation(len(self))
         cell = self.y * len(self.group_names) + self.group
         order = order[np.argsort(cell[order], kind="stable")]
@@ -278,7 +310,8 @@ class Dataset:
         if not scale:
             return parts[0], parts[1], parts[2]
         scaling = Scaling.fit(parts[0].x)
-        train, valid, test = (replace(p, x=scaling(p.x), scaling=scaling) for p in parts)
+        whole = scaling if self.scaling is None else scaling.after(self.scaling)
+        train, valid, test = (replace(p, x=scaling(p.x), scaling=whole) for p in parts)
         return train, valid, test
 
     def _check_part(self, part: Dataset, title: str) -> None:
@@ -319,12 +352,13 @@ class Dataset:
 
 def _numbers(x: npt.ArrayLike | torch.Tensor) -> torch.Tensor:
     """Float32, on the CPU."""
-    array = x if isinstance(x, torch.Tensor) else np.asarray(x)
-    if array.dtype == object or "complex" in str(array.dtype) or "<U" in str(array.dtype):
+    array = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+    if array.dtype.kind not in "biuf":
         raise DataError(
             "data-type", "x must hold real numbers", got=str(array.dtype), cure="Encode it first."
         )
-    return torch.as_tensor(array).to("cpu", torch.float32)
+    with np.errstate(over="ignore"):  # infinity is refused with its row and column
+        return torch.from_numpy(np.array(array, dtype=np.float32))  # a copy of our own
 
 
 def _every(n: int, fraction: float) -> Mask:

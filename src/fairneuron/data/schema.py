@@ -72,11 +72,11 @@ class Schema:
         """
         _check_columns(frame, [target, *sensitive, *inputs])
         frame = frame.reset_index(drop=True)
-        if not sensitive:
+        if not sensitive or len(set(sensitive)) < len(sensitive):
             raise DataError(
                 "data-no-sensitive",
-                "A sensitive column must be named",
-                got="none",
+                "A sensitive column must be named, each once",
+                got=", ".join(sensitive) or "none",
                 cure="Name the columns whose groups are compared.",
             )
         if target in sensitive or target in inputs:
@@ -180,8 +180,9 @@ def _text(column: pd.Series[Any]) -> pd.Series[str]:
 
 
 def _value(value: object) -> str:
-    whole = isinstance(value, float) and value.is_integer()
-    return str(int(value)) if whole else str(value)  # type: ignore[call-overload]
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
 
 
 def _labels(column: pd.Series[Any], positive: object) -> tuple[str, str]:

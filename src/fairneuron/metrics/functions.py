@@ -48,7 +48,15 @@ def demographic_parity_ratio(
     method: str = "between_groups",
     sample_weight: npt.ArrayLike | None = None,
 ) -> float:
-    """Smallest ratio of selection rates, in [0, 1]; NaN if nobody is selected."""
+    """Smallest ratio of selection rates, in [0, 1]; NaN if nobody is selected.
+
+    Args:
+        y_true: Labels, ``(n,)``: 0 and 1, or -1 and 1.
+        y_pred: Predictions, likewise.
+        sensitive_features: Groups, ``(n,)``, or ``(n, k)`` for intersections.
+        method: "between_groups" compares the extremes, "to_overall" each group with everybody.
+        sample_weight: ``(n,)``; 1 unless given.
+    """
     return _fold(
         _weighted(y_true, y_pred, sensitive_features, sample_weight), selection_rate, method
     )
@@ -65,6 +73,13 @@ def equal_opportunity_difference(
     """Largest difference of true positive rates, in [0, 1].
 
     A group without positives counts as 0, with a warning.
+
+    Args:
+        y_true: Labels, ``(n,)``: 0 and 1, or -1 and 1.
+        y_pred: Predictions, likewise.
+        sensitive_features: Groups, ``(n,)``, or ``(n, k)`` for intersections.
+        method: "between_groups" compares the extremes, "to_overall" each group with everybody.
+        sample_weight: ``(n,)``; 1 unless given.
     """
     return _difference(
         _weighted(y_true, y_pred, sensitive_features, sample_weight), true_positive_rate, method
@@ -79,7 +94,15 @@ def equal_opportunity_ratio(
     method: str = "between_groups",
     sample_weight: npt.ArrayLike | None = None,
 ) -> float:
-    """Smallest ratio of true positive rates, in [0, 1]. See the difference."""
+    """Smallest ratio of true positive rates, in [0, 1]. See the difference.
+
+    Args:
+        y_true: Labels, ``(n,)``: 0 and 1, or -1 and 1.
+        y_pred: Predictions, likewise.
+        sensitive_features: Groups, ``(n,)``, or ``(n, k)`` for intersections.
+        method: "between_groups" compares the extremes, "to_overall" each group with everybody.
+        sample_weight: ``(n,)``; 1 unless given.
+    """
     return _fold(
         _weighted(y_true, y_pred, sensitive_features, sample_weight), true_positive_rate, method
     )
@@ -94,7 +117,16 @@ def equalized_odds_difference(
     sample_weight: npt.ArrayLike | None = None,
     agg: str = "worst_case",
 ) -> float:
-    """The larger ("worst_case") or mean ("mean") of the TPR and FPR differences, in [0, 1]."""
+    """The larger ("worst_case") or mean ("mean") of the TPR and FPR differences, in [0, 1].
+
+    Args:
+        y_true: Labels, ``(n,)``: 0 and 1, or -1 and 1.
+        y_pred: Predictions, likewise.
+        sensitive_features: Groups, ``(n,)``, or ``(n, k)`` for intersections.
+        method: "between_groups" compares the extremes, "to_overall" each group with everybody.
+        sample_weight: ``(n,)``; 1 unless given.
+        agg: "worst_case" or "mean" of the two rates.
+    """
     counts = _weighted(y_true, y_pred, sensitive_features, sample_weight)
     pair = [_difference(counts, rate, method) for rate in (true_positive_rate, false_positive_rate)]
     return _aggregate(pair, agg, max)
@@ -109,7 +141,16 @@ def equalized_odds_ratio(
     sample_weight: npt.ArrayLike | None = None,
     agg: str = "worst_case",
 ) -> float:
-    """The smaller ("worst_case") or mean ("mean") of the TPR and FPR ratios, in [0, 1]."""
+    """The smaller ("worst_case") or mean ("mean") of the TPR and FPR ratios, in [0, 1].
+
+    Args:
+        y_true: Labels, ``(n,)``: 0 and 1, or -1 and 1.
+        y_pred: Predictions, likewise.
+        sensitive_features: Groups, ``(n,)``, or ``(n, k)`` for intersections.
+        method: "between_groups" compares the extremes, "to_overall" each group with everybody.
+        sample_weight: ``(n,)``; 1 unless given.
+        agg: "worst_case" or "mean" of the two rates.
+    """
     counts = _weighted(y_true, y_pred, sensitive_features, sample_weight)
     pair = [_fold(counts, rate, method) for rate in (true_positive_rate, false_positive_rate)]
     return _aggregate(pair, agg, min)
@@ -131,6 +172,8 @@ def _weighted(
             got=f"{len(labels)}, {len(predictions)}, {len(table)} and {len(weights)}",
             cure="Check how they were cut.",
         )
+    if not weights.any():
+        raise DataError("data-empty", "There must be samples", got="none", cure="Check the data.")
     for values in (labels, predictions):
         if not set(np.unique(values)) <= {0, 1} and not set(np.unique(values)) <= {-1, 1}:
             raise DataError(

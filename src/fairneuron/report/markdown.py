@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from fairneuron.errors import printable
 from fairneuron.metrics.definitions import METRICS
 
 SHOWN = (
@@ -193,17 +195,17 @@ def _reproduce(result: dict[str, Any]) -> str:
     words += ["--outputs", str(c["outputs"])] if c["outputs"] != 1 else []
     words += ["--weights", c["weights"]] if "weights" in c else []
     for name, bound in c["limit"].items():
-        words += ["--limit", f"{name}={bound:g}"]
+        words += ["--limit", f"{name}={bound!r}"]
     words += ["--recipe", c["recipe"]]
     settings = c["settings"]
     for option in ("neuron_share", "gamma", "theta", "dropout"):
         if option in settings:
-            words += [f"--{option.replace('_', '-')}", f"{settings[option]:g}"]
+            words += [f"--{option.replace('_', '-')}", repr(settings[option])]
     if not settings["schedule"]["min_steps"]:  # else the epochs follow from the data
         words += ["--epochs", str(settings["schedule"]["epochs"])]
     words += ["--seed", str(c["seed"]), "--out", "DIR"]
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    return f"```\n{' '.join(words)}\n```\n\nWith {versions}."
+    return f"```\n{_one_line(shlex.join(words))}\n```\n\nWith {versions}."
 
 
 def _with_interval(audited: dict[str, Any], name: str) -> str:
@@ -227,5 +229,11 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _escape(text: str) -> str:
     """Makes text from users inert in Markdown: no markup, no table cells, no control characters."""
-    text = "".join(c if c.isprintable() else "�" for c in str(text))
-    return re.sub(r"([\\`*\[\]<>|$&]|(?<!\w)_|_(?!\w))", r"\\\1", text) if text != "---" else text
+    text = printable(str(text))
+    special = r"([\\`*\[\]<>|$&]|(?<![^\W_])_|_(?![^\W_]))"
+    return re.sub(special, r"\\\1", text) if text != "---" else text
+
+
+def _one_line(command: str) -> str:
+    """A command that stays within its fence."""
+    return printable(command).replace("```", "'''")

@@ -13,8 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fairneuron.errors import printable
+
 if TYPE_CHECKING:
     from fairneuron.data.builtin import Source
+
+
+BY_COLUMN = ("dp", "dpr", "eo", "eodds")
 
 
 @contextmanager
@@ -52,13 +57,13 @@ def progress_shown() -> Iterator[Callable[[str, int, int], None]]:
 
 def to_stderr(text: str) -> None:
     """Prints a line to stderr, without control characters."""
-    typer.echo("".join(c if c.isprintable() or c == "\n" else "�" for c in text), err=True)
+    typer.echo("\n".join(map(printable, text.split("\n"))), err=True)
 
 
 def print_paths(summary: dict[str, Any]) -> None:
     """Path counts and the groups among biased and benign samples."""
     console = Console()
-    console.print(Text(summary["sentence"]))
+    console.print(_text(summary["sentence"]))
     table = _table("group", "n", "biased", "benign", "share", "y=1 biased", "y=1 benign")
     for row in summary["makeup"]:
         shares = [
@@ -67,14 +72,17 @@ def print_paths(summary: dict[str, Any]) -> None:
             _share(row["benign_positive"], row["benign"]),
         ]
         table.add_row(
-            *(Text(str(v)) for v in (row["group"], row["n"], row["biased"], row["benign"], *shares))
+            *(
+                _text(str(v))
+                for v in (row["group"], row["n"], row["biased"], row["benign"], *shares)
+            )
         )
     console.print(table)
 
 
 def print_sources(sources: Mapping[str, Source]) -> None:
     """The data sets that come with the package."""
-    table = _table("name", "what it asks", "sensitive columns")
+    table = _table("name", "what it asks", "sensitive columns", left=True)
     for name, source in sources.items():
         table.add_row(name, source.title, ", ".join(source.sensitive))
     Console().print(table)
@@ -84,7 +92,7 @@ def print_source(facts: dict[str, Any], groups: dict[str, Any]) -> None:
     """One of them."""
     console = Console()
     for key, value in facts.items():
-        console.print(Text(f"{key}: {value}"))
+        console.print(_text(f"{key}: {value}"))
     table = _table("sensitive column", "group", "n", "y = 1")
     for column, rows in groups.items():
         for row in rows:
@@ -97,16 +105,18 @@ def print_repair(result: dict[str, Any], out: Path) -> None:
     from fairneuron.report.markdown import metric_rows
 
     console = Console()
-    console.print(Text(result["explanation"]["sentence"]))
+    console.print(_text(result["explanation"]["sentence"]))
     table = _table("on test data", "before", "after", "noise floor")
     for row in metric_rows(result):
-        table.add_row(*map(Text, row))
+        table.add_row(*map(_text, row))
     console.print(table)
+    if result["chosen"] == 0:
+        console.print("No candidate beat the original on validation data, so it is kept.")
     for data in ("validation", "test"):
         verdict = result["verdicts"][data]
         style = "bold green" if verdict["outcome"] == "improved" else "bold yellow"
-        console.print(Text(verdict["sentence"], style=style if data == "test" else ""))
-    console.print(Text(f"Report: {out / 'report.md'}"), soft_wrap=True)
+        console.print(_text(verdict["sentence"], style=style if data == "test" else ""))
+    console.print(_text(f"Report: {out / 'report.md'}"), soft_wrap=True)
 
 
 def print_audit(result: dict[str, Any], title: str) -> None:
@@ -119,7 +129,7 @@ def print_audit(result: dict[str, Any], title: str) -> None:
         bounds, floor = result["intervals"][name], result["noise_floor"].get(name)
         table.add_row(
             METRICS[name].title,
-            "undefined" if value is None else f"{value:.3f}",
+            _number(value),
             result["undefined"][name]
             if value is None
             else ""
@@ -131,16 +141,29 @@ def print_audit(result: dict[str, Any], title: str) -> None:
     rates = ("selection_rate", "tpr", "fpr", "accuracy")
     groups = _table("group", "n", "y = 1", *rates)
     for row in result["groups"]:
-        values = ["undefined" if row[rate] is None else f"{row[rate]:.3f}" for rate in rates]
-        groups.add_row(Text(row["group"]), str(row["n"]), str(row["positive"]), *values)
+        values = [_number(row[rate]) for rate in rates]
+        groups.add_row(_text(row["group"]), str(row["n"]), str(row["positive"]), *values)
     console.print(groups)
+    if "by_column" in result:
+        columns = _table("groups of one column alone", *BY_COLUMN)
+        for column, audited in result["by_column"].items():
+            columns.add_row(_text(column), *(_number(audited["metrics"][m]) for m in BY_COLUMN))
+        console.print(columns)
 
 
-def _table(*columns: str) -> Table:
+def _text(text: str, style: str = "") -> Text:
+    return Text(printable(text), style=style)
+
+
+def _table(*columns: str, left: bool = False) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if i == 0 else "right")
+        table.add_column(_text(column), justify="left" if i == 0 or left else "right")
     return table
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def _share(part: int, whole: int) -> str:

@@ -1,0 +1,138 @@
+"""What can be set in a recipe. Free of torch, so that a bad option is refused at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from fairneuron.errors import OptionError, did_you_mean, require_known, require_range
+
+STRENGTHS = (0.1, 0.13, 0.16, 0.2, 0.26, 0.33, 0.42, 0.54, 0.68, 0.87, 1.1, 1.4)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train: Adam, the rate × 0.1 on a plateau (paper, section 4.1).
+
+    Attributes:
+        epochs: At most.
+        batch_size: Rows per step.
+        learning_rate: At the start.
+        plateau: Epochs without improvement before the rate falls; None for a constant rate.
+        patience: Epochs without improvement before training stops and the best epoch is restored;
+            None to train all epochs and keep the last.
+        min_steps: Steps to take at least: small data get more epochs.
+    """
+
+    epochs: int = 50
+    batch_size: int = 128
+    learning_rate: float = 0.01
+    plateau: int | None = 3
+    patience: int | None = None
+    min_steps: int = 0
+
+    def __post_init__(self) -> None:
+        require_range("epochs", self.epochs, 1, math.inf)
+        require_range("min_steps", self.min_steps, 0, math.inf)
+        require_range("batch_size", self.batch_size, 1, math.inf)
+        require_range(
+            "learning_rate", self.learning_rate, 0, math.inf, open_low=True, open_high=True
+        )
+
+    def epochs_for(self, rows: int) -> int:
+        """Epochs on so many rows."""
+        per_epoch = max(1, math.ceil(rows / self.batch_size))
+        return max(self.epochs, math.ceil(self.min_steps / per_epoch))
+
+
+@dataclass(frozen=True)
+class PaperSettings:
+    """The published recipe: samples with rare paths are retrained with dropout (Algorithm 1).
+
+    Attributes:
+        gamma: In (0, 1]: share of a neuron's value that its synapses on the path explain.
+        theta: In [0, 1]: a path is rare if its count is at most theta times the largest count,
+            or 1.
+        dropout: In (0, 1): dropout probability, for networks without dropout layers of their own.
+        contribution: "signed" or "absolute"; see ``activation_paths``.
+        schedule: Of the retraining.
+    """
+
+    gamma: float = 0.9
+    theta: float = 1e-3
+    dropout: float = 0.1
+    contribution: str = "signed"
+    schedule: Schedule = field(default=Schedule(epochs=50, batch_size=128, learning_rate=0.01))
+
+    def __post_init__(self) -> None:
+        require_range("gamma", self.gamma, 0, 1, open_low=True)
+        require_range("theta", self.theta, 0, 1)
+        require_range("dropout", self.dropout, 0, 1, open_low=True, open_high=True)
+
+
+@dataclass(frozen=True)
+class ConflictSettings:
+    """The default recipe: neurons that carry the gap are retrained on loss + λ · gap.
+
+    Attributes:
+        neuron_share: In (0, 1]: the largest share of hidden neurons whose incoming weights may
+            change.
+        strengths: The λ to try.
+        schedule: Of each retraining; in large batches, as each must show the gap.
+    """
+
+    neuron_share: float = 0.1
+    strengths: tuple[float, ...] = STRENGTHS
+    schedule: Schedule = field(
+        default=Schedule(
+            epochs=10, batch_size=512, learning_rate=0.002, plateau=None, min_steps=200
+        )
+    )
+
+    def __post_init__(self) -> None:
+        require_range("neuron_share", self.neuron_share, 0, 1, open_low=True)
+        for strength in self.strengths:
+            require_range("strengths", strength, 0, 1e6, open_low=True)
+
+
+SETTINGS: dict[str, type[ConflictSettings] | type[PaperSettings]] = {
+    "conflict": ConflictSettings,
+    "paper": PaperSettings,
+}
+AnySettings = TypeVar("AnySettings", bound=ConflictSettings | PaperSettings)
+
+
+def make_settings(recipe: str, options: Mapping[str, Any]) -> ConflictSettings | PaperSettings:
+    """The settings of a recipe, some of them changed.
+
+    Raises:
+        OptionError: For unknown names and values out of range.
+    """
+    require_known("option-recipe", "recipe", recipe, SETTINGS)
+    return change(SETTINGS[recipe](), options)
+
+
+def change(settings: AnySettings, options: Mapping[str, Any]) -> AnySettings:
+    """A copy with some settings changed; ``epochs`` is the one of the schedule that people change.
+
+    Raises:
+        OptionError: For unknown names and values out of range.
+    """
+    known = [*(f.name for f in dataclasses.fields(settings)), "epochs"]
+    for name in options:
+        if name not in known:
+            raise OptionError(
+                "option-unknown",
+                "An option must be one of the recipe's",
+                got=repr(name),
+                cure=did_you_mean(name, known),
+            )
+    changes = dict(options)
+    if "epochs" in changes:
+        schedule = changes.get("schedule", settings.schedule)
+        epochs = changes.pop("epochs")
+        changes["schedule"] = dataclasses.replace(schedule, epochs=epochs, min_steps=0)
+    return dataclasses.replace(settings, **changes)
