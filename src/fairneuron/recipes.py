@@ -103,7 +103,7 @@ class Paper(PaperSettings):
             dropped=biased,
             run=trace(model).with_dropout(self.dropout),
             seed=task.seed,
-            progress=task.progress,
+            progress=lambda _, done, of: task.progress("retraining", done, of),
         )
         yield {"gamma": self.gamma, "theta": self.theta, "dropout": self.dropout}, model, finite
 
