@@ -122,6 +122,17 @@ def probabilities(model: nn.Module, x: torch.Tensor, *, batch_size: int = 8192) 
     return result
 
 
+def require_module(model: object) -> None:
+    """Raises a ``ModelError`` unless the model is a module."""
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            "model-type",
+            "A model must be a torch.nn.Module",
+            got=type(model).__name__,
+            cure="Give the module itself.",
+        )
+
+
 def require_width(model: nn.Module, x: torch.Tensor) -> None:
     """Raises a ``ModelError`` if a stack's first layer expects another number of columns."""
     first = next((m for m in model.modules() if isinstance(m, nn.Linear)), None)
@@ -156,13 +167,7 @@ class Network:
     needs_sensitive = False
 
     def __init__(self, model: nn.Module) -> None:
-        if not isinstance(model, nn.Module):
-            raise ModelError(
-                "model-type",
-                "A model must be a torch.nn.Module",
-                got=type(model).__name__,
-                cure="Give the module itself.",
-            )
+        require_module(model)
         self.model = model
 
     def predict(self, data: Dataset) -> Probabilities:

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from fairneuron.errors import ModelError
 from fairneuron.graph import Elementwise, Graph, Input, Layer, Linear, Sum
-from fairneuron.models import evaluation
+from fairneuron.models import evaluation, require_module
 
 _ACTIVATIONS = tuple(
     getattr(nn, name)
@@ -50,13 +50,7 @@ def trace(model: nn.Module) -> Graph:
         ModelError: ``model-untraceable`` if its forward depends on values, ``model-unsupported``
             for other layers.
     """
-    if not isinstance(model, nn.Module):
-        raise ModelError(
-            "model-type",
-            "A model must be a torch.nn.Module",
-            got=type(model).__name__,
-            cure="Give the module itself.",
-        )
+    require_module(model)
     try:
         with evaluation(model):  # functional dropout is traced as it is in eval mode: absent
             module = fx.symbolic_trace(model)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fairneuron.errors import DataError, OptionError, did_you_mean, require_range, warn
+from fairneuron.errors import DataError, OptionError, require_range, warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,19 +109,12 @@ class Dataset:
         Raises:
             DataError: For what cannot be encoded: see the ``data-*`` codes.
         """
-        from fairneuron.data.schema import Schema
+        from fairneuron.data.schema import Schema, require_columns
 
         columns = [sensitive] if isinstance(sensitive, str) else list(sensitive)
         drop = [drop] if isinstance(drop, str) else list(drop)
         left_out = {target, *drop, *(() if include_sensitive else columns)}
-        for column in drop:
-            if column not in frame.columns:
-                raise DataError(
-                    "data-no-column",
-                    "A column to drop must exist",
-                    got=repr(column),
-                    cure=did_you_mean(column, frame.columns),
-                )
+        require_columns(frame, drop)
         schema = Schema.fit(
             frame,
             target=target,

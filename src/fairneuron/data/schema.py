@@ -70,7 +70,7 @@ class Schema:
         Raises:
             DataError: For columns that are not there or cannot play their part.
         """
-        _check_columns(frame, [target, *sensitive, *inputs])
+        require_columns(frame, [target, *sensitive, *inputs])
         frame = frame.reset_index(drop=True)
         if not sensitive or len(set(sensitive)) < len(sensitive):
             raise DataError(
@@ -113,7 +113,7 @@ class Schema:
             DataError: For missing columns, missing numbers, labels or categories that the schema
                 does not know.
         """
-        _check_columns(frame, [self.target, *(c.name for c in self.sensitive + self.inputs)])
+        require_columns(frame, [self.target, *(c.name for c in self.sensitive + self.inputs)])
         frame = frame.reset_index(drop=True)
         labels = _text(frame[self.target])
         known = labels.isin([self.negative, self.positive])
@@ -152,7 +152,8 @@ class Schema:
         return cls(**{**fields, **columns})
 
 
-def _check_columns(frame: pd.DataFrame, wanted: Sequence[str]) -> None:
+def require_columns(frame: pd.DataFrame, wanted: Sequence[str]) -> None:
+    """Raises a ``DataError`` unless the table has rows and these columns, each once."""
     if not frame.columns.is_unique:
         raise DataError(
             "data-duplicate-column",
