@@ -312,6 +312,13 @@ def test_gamma_out_of_range_is_refused(trained, parts, gamma: object) -> None:
     assert caught.value.code == "option-range"
 
 
+def test_a_width_that_does_not_fit_is_refused(trained, parts) -> None:
+    """With both numbers."""
+    with pytest.raises(ModelError, match="expects 5 inputs; got data with 4") as caught:
+        fn.activation_paths(trained, parts[0].x[:, :4])
+    assert caught.value.code == "model-width"
+
+
 def test_unknown_contribution_is_refused(trained, parts) -> None:
     """Only signed and absolute are known."""
     with pytest.raises(OptionError, match="Did you mean 'signed'"):

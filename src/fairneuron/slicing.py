@@ -25,7 +25,7 @@ from torch import fx, nn
 from fairneuron.data.dataset import Ints
 from fairneuron.errors import DataError, ModelError, require_known, require_range
 from fairneuron.graph import Elementwise, Layer, Linear, Recorder, Sum
-from fairneuron.models import evaluation
+from fairneuron.models import evaluation, require_width
 from fairneuron.tracing import trace
 from fairneuron.training import Progress, quiet
 
@@ -117,6 +117,7 @@ def activation_paths(
             layer.
     """
     slicer = _Slicer(model, gamma, contribution)
+    require_width(model, x)
     means = slicer.means(x, batch_size) if means is None else means
     keys = slicer.keys(means)
     parts = []
@@ -145,6 +146,7 @@ def path_synapses(
     were found on.
     """
     slicer = _Slicer(model, gamma, contribution)
+    require_width(model, x)
     means = slicer.means(x, len(x)) if means is None else means
     found = []
     for layer, (sample, unit, synapse) in slicer.kept(x, means):
@@ -257,9 +259,7 @@ class _Slicer:
             layer.index: self.graph.weight(layer).detach().double() for layer in self.graph.linear
         }
         self.device = next(iter(self.weights.values())).device
-        self.read = {
-            s for layer in self._ruled() for s in layer.sources
-        }  # layers whose values are needed
+        self.read = {s for layer in self._ruled() for s in layer.sources}  # values needed
 
     def means(self, x: torch.Tensor, batch_size: int) -> dict[int, torch.Tensor]:
         """Mean of each layer over ``x``, float64."""
@@ -312,9 +312,8 @@ class _Slicer:
         """Two random int64 per synapse, ``(units, fan_in, 2)`` by layer; the same in every run."""
         keys = {}
         for layer in self._ruled():
-            units = len(
-                self.weights[layer.index] if isinstance(layer, Linear) else means[layer.sources[0]]
-            )
+            table = self.weights if isinstance(layer, Linear) else means
+            units = len(table[layer.index if isinstance(layer, Linear) else layer.sources[0]])
             rng = np.random.default_rng([0xFA1, layer.index])
             low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
             words = rng.integers(low, high, (units, self._fan_in(layer), 2))
