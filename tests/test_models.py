@@ -154,3 +154,10 @@ def test_labels_beyond_the_outputs_are_refused(parts) -> None:
     with pytest.raises(DataError) as caught:
         fn.train_classifier(bad, valid)
     assert caught.value.code == "data-labels"
+
+
+def test_probabilities_given_as_logits_are_noticed(parts) -> None:
+    """A network that ends in a sigmoid is audited as it stands, with a warning."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1), nn.Sigmoid())
+    with pytest.warns(fn.FairNeuronWarning, match=r"look like probabilities \[model-head\]"):
+        probabilities(model, parts[0].x)

@@ -3,10 +3,13 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
+import fairneuron as fn
 from fairneuron.errors import ModelError
 from fairneuron.graph import Elementwise, Input, Linear, Recorder, Sum
 from fairneuron.tracing import trace
+from tests.oracles import same_partition
 from tests.test_slicing import Plain, Residual, data, network
 
 
@@ -223,3 +226,188 @@ def test_elementwise_marks_activations() -> None:
     )
     flags = [layer.activation for layer in graph.layers if isinstance(layer, Elementwise)]
     assert flags == [False, True, False]
+
+
+def wired(forward: object, **layers: nn.Module) -> nn.Module:
+    """A module with these layers and this forward."""
+
+    class Wired(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name, layer in layers.items():
+                self.add_module(name, layer)
+
+    Wired.forward = forward
+    return Wired()
+
+
+def layers(seed: int = 0) -> dict[str, nn.Linear]:
+    """The same three linear layers each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return {"a": nn.Linear(5, 6), "b": nn.Linear(6, 6), "c": nn.Linear(6, 1)}
+
+
+def out_of_place(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Residual, nothing overwritten."""
+    h = torch.relu(self.a(x))
+    return self.c(torch.relu(self.b(h) + h))
+
+
+def in_place_calls(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The same, its activations overwriting."""
+    h = self.a(x)
+    torch.relu_(h)
+    h = self.b(h) + h
+    functional.relu(h, inplace=True)
+    return self.c(h)
+
+
+def in_place_module(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The same with a module that overwrites, and +=."""
+    h = self.a(x)
+    self.act(h)
+    o = self.b(h)
+    o += h
+    return self.c(self.act(o))
+
+
+def written_back(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The same with methods that overwrite."""
+    h = self.a(x).relu_()
+    o = h
+    o += self.b(h)
+    return self.c(o.relu_())
+
+
+@pytest.mark.parametrize("forward", [in_place_calls, in_place_module, written_back])
+def test_in_place_steps_mean_what_they_do(forward: object) -> None:
+    """Whoever reads an overwritten tensor reads the result: outputs, paths and dropout agree."""
+    plain = wired(out_of_place, **layers())
+    model = wired(forward, **layers(), act=nn.ReLU(inplace=True))
+    x = data(4, n=200)
+    torch.testing.assert_close(trace(model).module(x), plain(x))
+    expected = fn.activation_paths(plain, x, gamma=0.6).path_of.tolist()
+    assert same_partition(fn.activation_paths(model, x, gamma=0.6).path_of.tolist(), expected)
+    run = trace(model).with_dropout(0.5)
+    for module in run.modules():
+        module.train(isinstance(module, nn.Dropout))
+    assert not torch.allclose(run(x), plain(x))
+    assert sum(isinstance(m, nn.Dropout) for m in run.modules()) == 2
+
+
+def test_in_place_steps_on_views_are_refused() -> None:
+    """What else they change cannot be followed."""
+
+    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        h = self.a(x)
+        torch.relu_(h.view(-1, 6))
+        return self.c(h)
+
+    with pytest.raises(ModelError, match="on a view"):
+        trace(wired(forward, **layers()))
+
+
+def test_steps_that_lead_nowhere_are_left_out() -> None:
+    """An unused layer has no neurons of this network."""
+
+    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        h = self.a(x).relu()
+        self.b(h)
+        return self.c(h)
+
+    graph = trace(wired(forward, **layers()))
+    assert [layer.name for layer in graph.linear] == ["a", "c"]
+
+
+def test_optional_arguments_stay_at_their_defaults() -> None:
+    """A forward may have switches and further inputs that are left out."""
+
+    def forward(
+        self: nn.Module, x: torch.Tensor, scale: torch.Tensor | None = None, features: bool = False
+    ) -> torch.Tensor:
+        h = self.a(x).relu()
+        if features:
+            return h
+        if scale is not None:
+            h = h / scale
+        return self.c(h.view(h.size(0), -1).reshape(h.shape[0], 6))
+
+    model = wired(forward, **layers())
+    graph = trace(model)
+    x = data(1)
+    assert torch.equal(graph.module(x), model(x))
+    assert [layer.name for layer in graph.linear] == ["a", "c"]
+
+
+def test_a_sigmoid_behind_a_squeeze_is_refused() -> None:
+    """Probabilities are no logits, whatever is done to their shape."""
+
+    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.c(self.a(x).relu())).squeeze(1)
+
+    with pytest.raises(ModelError) as caught:
+        trace(wired(forward, **layers()))
+    assert caught.value.code == "model-head"
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (nn.BatchNorm1d(6, track_running_stats=False), "without running statistics"),
+        (nn.LayerNorm(6), "LayerNorm"),
+    ],
+)
+def test_layers_that_look_at_the_batch_are_refused(bad: nn.Module, said: str) -> None:
+    """A path must not depend on who else is in the batch."""
+    with pytest.raises(ModelError, match=said):
+        trace(nn.Sequential(nn.Linear(5, 6), bad, nn.ReLU(), nn.Linear(6, 1)))
+
+
+def test_dropout_that_never_rests_is_refused() -> None:
+    """Functional dropout without ``training=self.training`` is random in eval mode too."""
+
+    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return self.c(functional.dropout(self.a(x).relu(), 0.5))
+
+    with pytest.raises(ModelError, match="active in eval mode"):
+        trace(wired(forward, **layers()))
+
+
+def test_shared_weights_are_one_set_of_neurons() -> None:
+    """Two layers on one parameter count once, whichever was registered first."""
+    named = layers()
+    twin = nn.Linear(6, 6)
+    twin.weight = named["b"].weight
+
+    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.b(self.twin(self.a(x).relu()).relu()).relu())
+
+    graph = trace(wired(forward, **named, twin=twin))
+    assert list(graph.neurons) == ["a", "twin"]
+    assert set(graph.owner.values()) == {"a", "twin"}
+
+
+def test_parametrised_weights_are_refused_for_retraining() -> None:
+    """By name, with the cure."""
+    model = network(0)
+    nn.utils.parametrizations.weight_norm(model[2])
+    with pytest.raises(ModelError, match="weight_norm") as caught:
+        _ = trace(model).incoming
+    assert caught.value.code == "model-parametrised"
+
+
+def test_casts_in_the_forward_are_harmless() -> None:
+    """A model that casts its input is sliced in float64 all the same."""
+
+    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.a(x.float()).relu())
+
+    def plain(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.a(x).relu())
+
+    x = data(2)
+    one, other = (
+        fn.activation_paths(wired(f, **layers()), x).path_of.tolist() for f in (forward, plain)
+    )
+    assert same_partition(one, other)

@@ -16,7 +16,7 @@ import torch
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError, require_range
 from fairneuron.graph import Graph, Recorder
-from fairneuron.models import evaluation, logits, positive_score, task_loss
+from fairneuron.models import evaluation, logits, placed, positive_score, task_loss
 
 CRITERIA = {"dp": "dp", "dpr": "dp", "eo": "eo", "eodds": "eodds"}
 """Which differentiable gap stands for a limited metric."""
@@ -122,10 +122,13 @@ def neuron_pulls(graph: Graph, data: Dataset, criteria: Sequence[str]) -> list[N
 
 
 def conflict_neurons(neurons: Sequence[Neuron], share: float) -> list[Neuron]:
-    """Returns at most the given share of the neurons, at least one, the strongest pull first."""
+    """Returns at most the given share of the neurons, at least one, the strongest pull first.
+
+    Their conflict with the loss plays no part: requiring it made the choice worse (docs/design.md).
+    """
     require_range("neuron_share", share, 0, 1, open_low=True)
     ranked = sorted(neurons, key=lambda n: -n.pull)  # stable: the earlier one first among equals
-    return ranked[: max(1, int(share * len(neurons)))]
+    return ranked[: max(1, int(share * len(neurons) + 1e-9))]
 
 
 def incoming_weights(graph: Graph, neurons: Sequence[Neuron]) -> dict[str, torch.Tensor]:
@@ -242,7 +245,7 @@ def _activation_means(graph: Graph, data: Dataset) -> dict[int, torch.Tensor]:
     with evaluation(graph.module):
         for x, *_ in _batches(graph, data):
             Recorder(graph, add).run(x)
-    return {index: (value / len(data)).float() for index, value in total.items()}
+    return {index: value / len(data) for index, value in total.items()}
 
 
 def _gap_without(
@@ -255,7 +258,7 @@ def _gap_without(
     """The score gap with some neurons (name of the layer, unit) held at their mean activation."""
     units: dict[int, list[int]] = {}
     for layer in graph.hidden:
-        chosen = [unit for name, unit in held if name == layer.name]
+        chosen = [unit for name, unit in held if name == graph.owner[layer.index]]
         if chosen:
             units[graph.activation_of(layer)] = chosen
 
@@ -263,7 +266,7 @@ def _gap_without(
         if index not in units:
             return None
         changed = value.clone()
-        changed[:, units[index]] = means[index][units[index]]
+        changed[:, units[index]] = means[index][units[index]].to(value)
         return changed
 
     runner = Recorder(graph, hold)
@@ -282,9 +285,10 @@ def _gap_gradient(graph: Graph, data: Dataset, criteria: Sequence[str]) -> torch
         scores = torch.cat(
             [positive_score(logits(graph.module, x)) for x, *_ in _batches(graph, data)]
         ).cpu()
-    scores.requires_grad_(True)
-    gap = soft_gap(scores, torch.from_numpy(data.y), torch.from_numpy(data.group), criteria)
-    return torch.autograd.grad(gap, scores)[0]
+    with torch.enable_grad():
+        scores.requires_grad_(True)
+        gap = soft_gap(scores, torch.from_numpy(data.y), torch.from_numpy(data.group), criteria)
+        return torch.autograd.grad(gap, scores)[0]
 
 
 def _batches(
@@ -292,6 +296,11 @@ def _batches(
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """Inputs, labels, groups and further columns, batch by batch, on the network's device."""
     device = graph.weight(graph.linear[0]).device
-    columns = (data.x, torch.from_numpy(data.y), torch.from_numpy(data.group), *more)
+    columns = (
+        placed(graph.module, data.x),
+        torch.from_numpy(data.y),
+        torch.from_numpy(data.group),
+        *more,
+    )
     for parts in zip(*(column.split(size) for column in columns), strict=True):
         yield tuple(part.to(device) for part in parts)

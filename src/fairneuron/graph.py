@@ -28,6 +28,9 @@ from torch import fx, nn
 
 from fairneuron.errors import ModelError
 
+DROPOUT = nn.modules.dropout._DropoutNd
+_CASTS = ("float", "double", "to")
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -137,23 +140,41 @@ class Graph:
         return operator.attrgetter(layer.weight)(self.module)
 
     @cached_property
+    def owner(self) -> dict[int, str]:
+        """Whose neurons a hidden layer computes: its own, or the first's that shares weights."""
+        first: dict[int, str] = {}
+        return {
+            layer.index: first.setdefault(id(self.weight(layer)), layer.name)
+            for layer in self.hidden
+        }
+
+    @cached_property
     def neurons(self) -> dict[str, Linear]:
-        """The layers of hidden neurons by name; a layer that is used twice counts once."""
-        return {layer.name: layer for layer in self.hidden}
+        """The layers of hidden neurons by name; shared weights count once."""
+        return {layer.name: layer for layer in self.hidden if self.owner[layer.index] == layer.name}
 
     @cached_property
     def incoming(self) -> dict[str, nn.Parameter]:
         """The incoming weights and biases of the hidden neurons, by name."""
         names = [n for layer in self.neurons.values() for n in (layer.weight, layer.bias) if n]
-        return {name: operator.attrgetter(name)(self.module) for name in names}
+        found = {name: operator.attrgetter(name)(self.module) for name in names}
+        for name, value in found.items():
+            if not isinstance(value, nn.Parameter):
+                raise ModelError(
+                    "model-parametrised",
+                    "The weights to retrain must be parameters",
+                    got=f"{name!r} is computed from others",
+                    cure="Remove the parametrisation, such as weight_norm, first.",
+                )
+        return found
 
     def with_dropout(self, rate: float) -> fx.GraphModule:
         """The same network, on the same parameters, with dropout after each hidden activation.
 
-        A network that has dropout layers keeps them as they are.
+        A network that has dropout layers (of a probability above 0) keeps them as they are.
         """
         traced = fx.GraphModule(self.module, copy.deepcopy(self.module.graph))
-        if any(isinstance(m, nn.modules.dropout._DropoutNd) for m in self.module.modules()):
+        if any(isinstance(m, DROPOUT) and m.p > 0 for m in self.module.modules()):
             return traced
         nodes = {node.name: node for node in traced.graph.nodes}
         for layer in self._hidden_activations():
@@ -194,35 +215,43 @@ class Recorder(fx.Interpreter):
 
     Args:
         graph: The traced network.
-        module: The module to run, by default the graph's own; a float64 copy, for example.
         see: Called with the position of a layer and its value; what it returns, if not None, takes
             the value's place.
+        double: A float64 copy of the network to run in its place; casts in it are skipped.
     """
 
     def __init__(
         self,
         graph: Graph,
         see: Callable[[int, torch.Tensor], torch.Tensor | None],
-        module: fx.GraphModule | None = None,
+        double: fx.GraphModule | None = None,
     ) -> None:
-        super().__init__(module or graph.module)
+        super().__init__(double or graph.module)
         self._index = {name: i for i, name in enumerate(graph.node_of)}
         self._see = see
         self._graph = graph
+        self._double = double is not None
+        self._samples = 0
         self._widths: dict[int, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         """Runs a step and shows its value."""
-        value = super().run_node(n)
+        if self._double and n.op == "call_method" and n.target in _CASTS:
+            value = self.fetch_args_kwargs_from_env(n)[0][0]
+        else:
+            value = super().run_node(n)
         if n.name not in self._index:
             return value
-        self._check_width(self._graph.layers[self._index[n.name]], value)
-        changed = self._see(self._index[n.name], value.reshape(len(value), -1))
+        layer = self._graph.layers[self._index[n.name]]
+        if isinstance(layer, Input):
+            self._samples = len(value)
+        self._check_width(layer, value)
+        changed = self._see(layer.index, value.reshape(self._samples, -1))
         return value if changed is None else changed.reshape(value.shape)
 
     def _check_width(self, layer: Layer, value: torch.Tensor) -> None:
         """A unit must be a neuron: broadcasting and linear layers over positions are refused."""
-        width = value.numel() // max(len(value), 1)
+        width = value.numel() // max(self._samples, 1)
         self._widths[layer.index] = width
         expected = {self._widths[source] for source in layer.sources} or {width}
         if isinstance(layer, Linear):

@@ -19,9 +19,10 @@ from torch import nn
 from torch.nn import functional
 
 from fairneuron.data.dataset import Dataset
-from fairneuron.errors import ModelError, require_range
+from fairneuron.errors import ModelError, require_range, warn
 
 Probabilities = npt.NDArray[np.float64]
+_ENOUGH = 100  # samples to suspect that outputs are no logits
 
 
 def mlp(
@@ -61,6 +62,8 @@ def logits(model: Callable[[torch.Tensor], object], x: torch.Tensor) -> torch.Te
             got=type(out).__name__,
             cure="Wrap it in a module that returns the logits alone.",
         )
+    if out.ndim == 0 and len(x) == 1:  # squeezed too far
+        out = out.reshape(1)
     if out.ndim == 2 and out.shape[1] == 1:
         out = out[:, 0]
     if out.ndim not in (1, 2) or len(out) != len(x):
@@ -85,6 +88,12 @@ def positive_score(out: torch.Tensor) -> torch.Tensor:
     return out.sigmoid() if out.ndim == 1 else out.softmax(1)[:, 1]
 
 
+def placed(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Inputs on the device and in the precision of the model's parameters."""
+    first = next((p for p in model.parameters() if p.is_floating_point()), None)
+    return x if first is None else x.to(first.device, first.dtype)
+
+
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
     """Puts every module into eval mode without gradients; each gets its own mode back."""
@@ -105,12 +114,17 @@ def probabilities(model: nn.Module, x: torch.Tensor, *, batch_size: int = 8192) 
         ModelError: For outputs that are not logits, or not finite.
     """
     require_width(model, x)
-    device = next((p.device for p in model.parameters()), x.device)
-    parts = []
+    parts, suspicious = [], len(x) >= _ENOUGH
     with evaluation(model):
         for batch in x.split(batch_size):
-            out = logits(model, batch.to(device)).double()
+            out = logits(model, placed(model, batch)).double()
+            suspicious = suspicious and out.ndim == 1 and bool(((out >= 0) & (out <= 1)).all())
             parts.append(torch.stack([-out, out], 1).sigmoid() if out.ndim == 1 else out.softmax(1))
+    if suspicious:
+        warn(
+            "model-head",
+            "All outputs lie in [0, 1]: they are read as logits, but look like probabilities",
+        )
     result: Probabilities = torch.cat(parts).cpu().numpy()
     if not np.isfinite(result).all():
         raise ModelError(

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from fairneuron.audit import audit
 from fairneuron.conflict import CRITERIA
 from fairneuron.data.dataset import Dataset
 from fairneuron.limits import Limit, check_limit
@@ -65,6 +66,7 @@ def repair(
     steps: Recipe = settings
     criteria = tuple(dict.fromkeys(CRITERIA[name] for name in bounds))
     task = Task(Network(model).model, train, valid, criteria, seed, progress)
+    audit(model, train)  # refuses what cannot be trained on, before any work
     trials = [run_trial(0, ({}, model, True), valid, bounds)]
 
     sliced = steps.slice(task)

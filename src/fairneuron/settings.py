@@ -35,6 +35,14 @@ class Schedule:
     min_steps: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "min_steps"):
+            if not isinstance(getattr(self, name), int):
+                raise OptionError(
+                    "option-range",
+                    f"{name} must be a whole number",
+                    got=repr(getattr(self, name)),
+                    cure="Round it.",
+                )
         require_range("epochs", self.epochs, 1, math.inf)
         require_range("min_steps", self.min_steps, 0, math.inf)
         require_range("batch_size", self.batch_size, 1, math.inf)
@@ -71,6 +79,8 @@ class PaperSettings:
         require_range("gamma", self.gamma, 0, 1, open_low=True)
         require_range("theta", self.theta, 0, 1)
         require_range("dropout", self.dropout, 0, 1, open_low=True, open_high=True)
+        known = ("signed", "absolute")
+        require_known("option-contribution", "contribution", self.contribution, known)
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,13 @@ class ConflictSettings:
 
     def __post_init__(self) -> None:
         require_range("neuron_share", self.neuron_share, 0, 1, open_low=True)
+        if not isinstance(self.strengths, (tuple, list)) or not self.strengths:
+            raise OptionError(
+                "option-range",
+                "strengths must list numbers",
+                got=repr(self.strengths),
+                cure="λ > 0.",
+            )
         for strength in self.strengths:
             require_range("strengths", strength, 0, 1e6, open_low=True)
 
@@ -116,7 +133,9 @@ def make_settings(recipe: str, options: Mapping[str, Any]) -> ConflictSettings |
 
 
 def change(settings: AnySettings, options: Mapping[str, Any]) -> AnySettings:
-    """A copy with some settings changed; ``epochs`` is the one of the schedule that people change.
+    """A copy with some settings changed.
+
+    ``epochs`` changes the schedule to exactly so many epochs, without a least number of steps.
 
     Raises:
         OptionError: For unknown names and values out of range.

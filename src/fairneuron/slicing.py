@@ -41,6 +41,8 @@ _CHUNK = 1 << 18  # contributions held at once: 2 MiB of float64 stay in the cac
 class Paths:
     """The activation path of each sample.
 
+    ``path_synapses`` lists what a path consists of.
+
     Attributes:
         path_of: ``(n,)`` id of each sample's path; 0 is the most frequent path.
         counts: ``(paths,)`` samples per path, descending.
@@ -117,13 +119,13 @@ def activation_paths(
             layer.
     """
     slicer = _Slicer(model, gamma, contribution)
-    require_width(model, x)
+    _require_samples(model, x)
     means = slicer.means(x, batch_size) if means is None else means
     keys = slicer.keys(means)
     parts = []
     for start in range(0, len(x), batch_size):
         batch = x[start : start + batch_size]
-        signature = torch.zeros(len(batch), 2, dtype=torch.int64, device=batch.device)
+        signature = torch.zeros(len(batch), 2, dtype=torch.int64, device=slicer.device)
         for layer, (sample, unit, synapse) in slicer.kept(batch, means):
             signature.index_add_(0, sample, keys[layer.index][unit, synapse])
         parts.append(signature.cpu())
@@ -146,7 +148,7 @@ def path_synapses(
     were found on.
     """
     slicer = _Slicer(model, gamma, contribution)
-    require_width(model, x)
+    _require_samples(model, x)
     means = slicer.means(x, len(x)) if means is None else means
     found = []
     for layer, (sample, unit, synapse) in slicer.kept(x, means):
@@ -155,13 +157,19 @@ def path_synapses(
         found.append(
             Synapses(
                 layer=layer.name,
-                sample=sample.numpy(),
-                unit=unit.numpy(),
+                sample=sample.cpu().numpy(),
+                unit=unit.cpu().numpy(),
                 source=tuple(names[i] for i in source.tolist()),
-                predecessor=predecessor.numpy(),
+                predecessor=predecessor.cpu().numpy(),
             )
         )
     return found
+
+
+def _require_samples(model: nn.Module, x: torch.Tensor) -> None:
+    if len(x) == 0:
+        raise DataError("data-empty", "Slicing needs samples", got="none", cure="Check the data.")
+    require_width(model, x)
 
 
 # The rule of each layer type: what its synapses contribute, and where they come from
@@ -263,10 +271,6 @@ class _Slicer:
 
     def means(self, x: torch.Tensor, batch_size: int) -> dict[int, torch.Tensor]:
         """Mean of each layer over ``x``, float64."""
-        if len(x) == 0:
-            raise DataError(
-                "data-empty", "Slicing needs samples", got="none", cure="Check the data."
-            )
         total: dict[int, torch.Tensor] = {}
 
         def add(index: int, value: torch.Tensor) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import operator
+from typing import Any
+
 from torch import fx, nn
 from torch.nn import functional
 
@@ -27,6 +31,7 @@ _ACTIVATION_NAMES = (
 _SAME_NEURON_NAMES = (
     "dropout alpha_dropout flatten squeeze unsqueeze reshape view contiguous float double to clone"
 ).split()
+_VIEWS = ("view", "reshape", "flatten", "squeeze", "unsqueeze")
 _ARITHMETIC = {
     "add": 1,
     "sub": -1,
@@ -53,7 +58,7 @@ def trace(model: nn.Module) -> Graph:
     require_module(model)
     try:
         with evaluation(model):  # functional dropout is traced as it is in eval mode: absent
-            module = fx.symbolic_trace(model)
+            module = fx.symbolic_trace(model, concrete_args=_defaults(model))
     except Exception as error:  # whatever the user's forward raises on symbols
         raise ModelError(
             "model-untraceable",
@@ -61,10 +66,67 @@ def trace(model: nn.Module) -> Graph:
             got=f"{type(error).__name__}: {error}",
             cure="Avoid branches and loops that depend on values.",
         ) from error
+    _simplify(module)
     builder = _Builder(module)
     for node in module.graph.nodes:
         builder.add(node)
     return builder.graph()
+
+
+def _defaults(model: nn.Module) -> dict[str, Any] | None:
+    """The optional arguments of a forward; they are left at their defaults."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty} or None
+
+
+def _simplify(module: fx.GraphModule) -> None:
+    """Drops steps that do not lead to the output, and makes in-place steps explicit.
+
+    After ``relu_(h)`` whoever reads h reads the result; fx records them as readers of the old h.
+    """
+    graph = module.graph
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if _in_place(module, node):
+            changed = node.args[0]
+            if str(changed.target) in _VIEWS and len(changed.all_input_nodes[0].users) > 1:
+                raise _unsupported(node.name, "an in-place step on a view")
+            later = {user for user in changed.users if order[user] > order[node]}
+            changed.replace_all_uses_with(node, delete_user_cb=later.__contains__)
+    for node in reversed(graph.nodes):
+        checked = "_assert" in getattr(node.target, "__name__", "")  # of an optional argument
+        optional = node.op == "placeholder" and node.args and not node.users
+        if checked or optional or (node.target is operator.eq and not node.users):
+            graph.erase_node(node)
+    graph.set_codegen(fx.graph.CodeGen())
+    graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _in_place(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a step overwrites its first argument."""
+    if node.op == "call_module":
+        return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = node.target if isinstance(node.target, str) else node.target.__name__
+    in_place = name.endswith("_") and not name.endswith("__")
+    return in_place or bool(node.kwargs.get("inplace")) or name in ("iadd", "isub", "imul")
+
+
+def _unsupported(name: str, kind: str) -> ModelError:
+    return ModelError(
+        "model-unsupported",
+        "Layers must be Linear, activations, Dropout, BatchNorm1d or residual additions",
+        got=f"{kind} at {name!r}",
+        cure="Other layers have no slicing rule yet.",
+    )
+
+
+def _active(node: fx.Node) -> bool:
+    """Whether a functional dropout drops even in eval mode."""
+    given = dict(zip(("input", "p", "training"), node.args, strict=False)) | dict(node.kwargs)
+    return bool(given.get("training", True)) and bool(given.get("p", 0.5))
 
 
 class _Builder:
@@ -88,8 +150,8 @@ class _Builder:
                 )
             self.output = self.position[node.args[0]]
             return
-        if node.op == "get_attr" or (node.op == "placeholder" and node.args):
-            return  # a constant, or an optional argument left at its default
+        if node.op == "get_attr" or self._shape(node):
+            return  # a constant
         make = {"placeholder": self._input, "call_module": self._module}.get(
             node.op, self._function
         )
@@ -101,7 +163,9 @@ class _Builder:
     def graph(self) -> Graph:
         graph = Graph(tuple(self.layers), self.output, self.module, tuple(self.nodes))
         last = graph.layers[self.output]
-        if isinstance(last, Elementwise) and last.activation:
+        while isinstance(last, Elementwise) and not last.activation:
+            last = graph.layers[last.sources[0]]
+        if isinstance(last, Elementwise):
             raise ModelError(
                 "model-head",
                 "The model must return logits",
@@ -116,6 +180,13 @@ class _Builder:
                 cure="A linear model has no neurons to repair.",
             )
         return graph
+
+    def _shape(self, node: fx.Node) -> bool:
+        """Whether a step only asks for a shape, as in ``x.view(x.size(0), -1)``."""
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        asked = name == "size" or (name == "getattr" and node.args[1] in ("shape", "device"))
+        part = name == "getitem" and isinstance(node.args[0], fx.Node)
+        return asked or (part and node.args[0] not in self.position)
 
     def _input(self, node: fx.Node, index: int) -> Layer:
         if index > 0:
@@ -136,9 +207,11 @@ class _Builder:
             return Linear(name, index, sources, f"{name}.weight", bias)
         if isinstance(module, _ACTIVATIONS):
             return Elementwise(name, index, sources, activation=True)
+        if isinstance(module, nn.BatchNorm1d) and module.running_mean is None:
+            raise _unsupported(name, "BatchNorm1d without running statistics")
         if isinstance(module, _SAME_NEURONS):
             return Elementwise(name, index, sources)
-        raise self._unsupported(name, type(module).__name__)
+        raise _unsupported(name, type(module).__name__)
 
     def _function(self, node: fx.Node, index: int) -> Layer:
         name = node.target if isinstance(node.target, str) else node.target.__name__
@@ -155,6 +228,8 @@ class _Builder:
                 )  # fmt: skip
         elif name in _ACTIVATION_NAMES:
             return Elementwise(node.name, index, sources, activation=True)
+        elif name == "dropout" and _active(node):
+            raise _unsupported(node.name, "dropout that is active in eval mode")
         elif name in _SAME_NEURON_NAMES:
             return Elementwise(node.name, index, sources)
         elif name in _ARITHMETIC:
@@ -163,18 +238,10 @@ class _Builder:
                 return Elementwise(node.name, index, sources)
             if sign is not None and not node.kwargs:
                 return Sum(node.name, index, sources, (1, sign))
-        raise self._unsupported(node.name, name)
+        raise _unsupported(node.name, name)
 
     def _sources(self, node: fx.Node) -> tuple[int, ...]:
         operands = [*node.args, *node.kwargs.values()]
         return tuple(
             self.position[n] for n in operands if isinstance(n, fx.Node) and n in self.position
-        )
-
-    def _unsupported(self, name: str, kind: str) -> ModelError:
-        return ModelError(
-            "model-unsupported",
-            "Layers must be Linear, activations, Dropout, BatchNorm1d or residual additions",
-            got=f"{kind} at {name!r}",
-            cure="Other layers have no slicing rule yet.",
         )

@@ -17,15 +17,13 @@ from torch import nn
 
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.errors import DataError, ModelError, require_range
-from fairneuron.models import evaluation, logits, mlp, require_width, task_loss
+from fairneuron.graph import DROPOUT
+from fairneuron.models import evaluation, logits, mlp, placed, require_width, task_loss
 from fairneuron.settings import Schedule
 
 Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and of how many."""
-
-_DROPOUT = (nn.modules.dropout._DropoutNd,)
-_BATCH_NORM = (nn.modules.batchnorm._BatchNorm,)
 
 
 def quiet(_what: str, _done: int, _of: int) -> None:
@@ -88,7 +86,7 @@ def train(
     network = model if run is None else run
     device = next(model.parameters()).device
     x, y, group = (
-        data.x.to(device),
+        placed(model, data.x),
         torch.from_numpy(data.y).to(device),
         torch.from_numpy(data.group).to(device),
     )
@@ -96,7 +94,7 @@ def train(
     halves = [
         (torch.from_numpy(np.flatnonzero(rows == active)), active) for active in np.unique(rows)
     ]
-    with reproducible(seed), _trainable(model, only) as masks:
+    with reproducible(seed), torch.enable_grad(), _trainable(model, only) as masks:
         best = _Best(model, schedule)
         optimiser = torch.optim.Adam(
             masks, lr=schedule.learning_rate, betas=(0.9, 0.9999), fused=True
@@ -142,7 +140,7 @@ def loss_of(model: nn.Module, data: Dataset) -> float:
     device = next(model.parameters()).device
     with evaluation(model):
         return float(
-            task_loss(logits(model, data.x.to(device)), torch.from_numpy(data.y).to(device))
+            task_loss(logits(model, placed(model, data.x)), torch.from_numpy(data.y).to(device))
         )
 
 
@@ -210,13 +208,11 @@ _fit = train  # `train` is the training part in there
 
 
 def _set_modes(network: nn.Module, active: bool) -> None:
-    """Training mode, but dropout as told and batch norm on its running statistics."""
-    network.train()
+    """Eval mode, so that batch norm keeps its statistics, but dropout layers as told."""
+    network.eval()
     for module in network.modules():
-        if isinstance(module, _DROPOUT):
+        if isinstance(module, DROPOUT):
             module.train(active)
-        elif isinstance(module, _BATCH_NORM):
-            module.eval()
 
 
 @contextmanager
@@ -227,11 +223,11 @@ def _trainable(
     flags = [(p, p.requires_grad) for p in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     masks: dict[nn.Parameter, torch.Tensor | None] = {}
-    for name, parameter in model.named_parameters():
-        chosen = parameter.requires_grad if only is None else name in only
-        parameter.requires_grad_(chosen)
-        if chosen:
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.requires_grad if only is None else name in only:
             masks[parameter] = None if only is None else only[name].to(parameter)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter in masks)
     try:
         if not masks:
             raise ModelError(

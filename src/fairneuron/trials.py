@@ -41,12 +41,16 @@ class Trial:
         return (self.audit.metrics["accuracy"] or 0.0) if self.audit else 0.0
 
     def gap(self, limit: Limit) -> float:
-        """How far the limited metrics are from their best value, the worst of them."""
-        return max(METRICS[name].shortfall(self._value(name)) for name in limit)
+        """How far the limited metrics are from their best values, summed."""
+        return sum(METRICS[name].shortfall(self._value(name)) for name in limit)
 
     def violation(self, limit: Limit) -> float:
-        """How far the limited metrics lie beyond their limits, the worst of them."""
-        return max(violation(name, self._value(name), bound) for name, bound in limit.items())
+        """How far the limited metrics lie beyond their limits, summed."""
+        return sum(self.violations(limit).values())
+
+    def violations(self, limit: Limit) -> dict[str, float]:
+        """How far each of them lies beyond its limit."""
+        return {name: violation(name, self._value(name), bound) for name, bound in limit.items()}
 
     def _value(self, name: str) -> float:
         value = self.audit.metrics[name] if self.audit else None
@@ -77,12 +81,23 @@ def run_trial(number: int, candidate: Candidate, valid: Dataset, limit: Limit) -
 def choose(trials: list[Trial], limit: Limit) -> Trial:
     """Returns the most accurate trial within the limit, or else the one nearest to it.
 
-    The first trial, the original, stays unless another one is better; none with a larger gap is.
+    The first trial, the original, stays unless another one is better. One with a larger gap never
+    is, nor one that breaks a limit which the original keeps; with several limits gaps and
+    violations are summed.
     """
     original = trials[0]
     eligible = [trial for trial in trials if trial.rejected is None]
     if original.rejected is None:
-        eligible = [t for t in eligible if t.gap(limit) <= original.gap(limit)]
+        held = {
+            name: bound
+            for name, bound in limit.items()
+            if not original.violations({name: bound})[name]
+        }
+        eligible = [
+            trial
+            for trial in eligible
+            if trial.gap(limit) <= original.gap(limit) and not trial.violation(held)
+        ]
     return max(eligible, key=lambda t: (-t.violation(limit), t.accuracy), default=original)
 
 

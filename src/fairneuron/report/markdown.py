@@ -123,7 +123,7 @@ def _neurons(neurons: list[dict[str, Any]]) -> list[str]:
     ]
     more = [f"… and {len(neurons) - most} more in `result.json`."] if len(neurons) > most else []
     return [
-        "Only the incoming weights of these neurons were changed. Pull: norm of the gradient of "
+        "Only the incoming weights of these neurons are retrained. Pull: norm of the gradient of "
         "the gap with respect to them. Conflict: above 0, lowering the gap and lowering the loss "
         "pull the neuron in opposite directions.",
         _table(("layer", "neuron", "pull", "conflict"), rows),
