@@ -22,7 +22,8 @@ class RandomNeurons(fn.Conflict):
 
     def cluster(self, sliced: list) -> list:
         """Draws as many as the recipe would pick."""
-        return random.Random(0).sample(sliced, max(1, int(self.neuron_share * len(sliced))))  # noqa: S311
+        draw = random.Random(str(sliced[0].pull))  # noqa: S311  # another draw for each model
+        return draw.sample(sliced, max(1, int(self.neuron_share * len(sliced))))
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ METHODS = {
 HEAD = """# Effect
 
 What retraining a few neurons does to the gap, beside ablations and the published recipe. Mean ± sd over seeds,
-on test data. Every method gets the same splits and base models; it has its candidates and the original to choose
-from on validation data: the most accurate one within the limit, else the one nearest to it. The gaps are absolute
+on test data. Every method gets the same splits and base models; it has its candidates (twelve λ; one for
+the recipe paper) and the original to choose from on validation data: the most accurate one within the limit, else the one nearest to it. The gaps are absolute
 values: a model that treats the groups equally would show a DP of .024 (COMPAS) or .008 (Census) on so few samples.
 
 Made by `python experiments/effect.py {}` with fairneuron {}, torch {}."""  # noqa: E501

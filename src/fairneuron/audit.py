@@ -234,22 +234,41 @@ def audit(
         DataError: With fewer than two groups, or labels that the model has no output for.
         ModelError: If the model does not give finite logits.
     """
-    scores = predict(model, data)
-    classes = scores.shape[1]
-    predicted = predicted_classes(scores, threshold)
-    groups = len(data.group_names)
-    bins = np.minimum((scores[:, 1] * BINS).astype(np.int64), BINS - 1)
-    cell = np.ravel_multi_index(
-        (data.group, (data.y == m.POSITIVE).astype(np.int64), bins), (groups, 2, BINS)
-    )
+    return audit_scores(predict(model, data), data, threshold=threshold, seed=seed)
+
+
+def audit_scores(
+    scores: npt.NDArray[np.float64], data: Dataset, *, threshold: float = 0.5, seed: int = 0
+) -> Audit:
+    """Audits class probabilities ``(n, classes)``; see ``audit``."""
+    groups, classes = len(data.group_names), scores.shape[1]
     return Audit(
-        counts=m.group_counts(data.y, predicted, data.group, groups, classes),
-        histograms=np.bincount(cell, minlength=groups * 2 * BINS).reshape(groups, 2, BINS),
+        counts=m.group_counts(
+            data.y, predicted_classes(scores, threshold), data.group, groups, classes
+        ),
+        histograms=_histograms(scores, data, BINS),
         group_names=data.group_names,
         levels=_levels(data),
         sensitive_names=data.sensitive_names,
         seed=seed,
     )
+
+
+def histogram_cells(
+    scores: npt.NDArray[np.float64], data: Dataset, bins: int
+) -> npt.NDArray[np.int64]:
+    """Each sample's flat position ``(n,)`` in score histograms ``(groups, 2, bins)``."""
+    positive = (data.y == m.POSITIVE).astype(np.int64)
+    place = np.minimum((scores[:, m.POSITIVE] * bins).astype(np.int64), bins - 1)
+    return np.ravel_multi_index(
+        (data.group, positive, place), (len(data.group_names), 2, bins)
+    ).astype(np.int64)
+
+
+def _histograms(scores: npt.NDArray[np.float64], data: Dataset, bins: int) -> npt.NDArray[np.int64]:
+    shape = (len(data.group_names), 2, bins)
+    cells = histogram_cells(scores, data, bins)
+    return np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape)
 
 
 def predict(model: nn.Module | Predictor, data: Dataset) -> npt.NDArray[np.float64]:

@@ -179,13 +179,15 @@ class ConflictExplanation:
         for neuron in self.neurons:
             layers[neuron.layer] = layers.get(neuron.layer, 0) + 1
         where = ", ".join(f"{n} in layer {name!r}" for name, n in layers.items())
+        torn = sum(neuron.conflict > 0 for neuron in self.neurons)
         names = f"{len(self.neurons)} of {self.hidden} hidden neurons ({where})"
         held = f"{self.gap:.3f} with them, {self.gap_without:.3f} with them held at their mean"
         if self.carried <= 0:
             return f"{names} are pulled most, but do not carry the score gap ({held})."
         return (
             f"{names} carry {self.carried:.0%} of the score gap ({held}); "
-            f"as many random neurons carry {max(0.0, self.carried_by_random):.0%}."
+            f"as many random neurons carry {max(0.0, self.carried_by_random):.0%}. "
+            f"Lowering the gap raises the loss on {torn} of them."
         )
 
     def to_dict(self) -> dict[str, Any]:

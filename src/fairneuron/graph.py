@@ -3,15 +3,11 @@
 Tracing (``torch.fx``) runs the model's own ``forward`` on symbols, so what counts is what the
 network computes and not how its attributes are called. Each step must be one of a few kinds:
 
-========================
-==========================================================================================
-``Input``                 The columns of ``x``.
-``Linear``                ``z = W a + b``: each unit is a neuron, each weight a synapse.
-``Elementwise``           Activation, dropout, batch norm (eval mode), scaling by constants,
-reshaping: the same neurons.
-``Sum``                   A residual addition ``a ± b``: each unit has one synapse to every operand.
-========================
-==========================================================================================
+- ``Input``: the columns of ``x``.
+- ``Linear``: ``z = W a + b``; each unit is a neuron, each weight a synapse.
+- ``Elementwise``: activation, dropout, batch norm in eval mode, scaling by constants, reshaping;
+  the same neurons.
+- ``Sum``: a residual addition ``a ± b``; each unit has one synapse to every operand.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Networks: what we take for a classifier, how its outputs are read, and the paper's own.
 
 A classifier is any ``torch.nn.Module`` whose ``forward`` maps ``x (n, features)`` to one logit per
-sample, ``(n,)`` or
-``(n, 1)`` (the probability of class 1 is its sigmoid), or to a logit per class, ``(n, classes)``
-(softmax).
+sample, ``(n,)`` or ``(n, 1)`` (the probability of class 1 is its sigmoid), or to a logit per class,
+``(n, classes)`` (softmax).
 """
 
 from __future__ import annotations

@@ -159,8 +159,6 @@ def train_classifier(
 
     Fully connected, ReLU, Adam with β = (0.9, 0.9999).
 
-
-
     Args:
         train: To train on.
         valid: For the learning rate and early stopping.

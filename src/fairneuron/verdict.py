@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from scipy.sparse import csr_array
 from torch import nn
 
-from fairneuron.audit import Interval, audit, interval, predict, resample
+from fairneuron.audit import DRAWS, Interval, audit_scores, histogram_cells, interval, predict
 from fairneuron.data.dataset import Dataset
 from fairneuron.limits import Limit, check_limit, violation
-from fairneuron.metrics.definitions import METRICS
+from fairneuron.metrics.definitions import METRICS, POSITIVE, Counts, Floats
 from fairneuron.models import Predictor, predicted_classes
 
 IMPROVED = "improved"
@@ -90,7 +90,7 @@ class Verdict:
         outcome: "improved", "no reliable improvement" or "limit not met".
         on: Which data: "validation" or "test".
         n: Samples.
-        changes: Before and after for every metric over counts.
+        changes: Before and after for every metric.
         flips: Per group how many predictions changed, to 1 and away from 1.
     """
 
@@ -169,16 +169,9 @@ def judge(
         "improved" if a limited metric got reliably better, none of them reliably worse, and all
         limits hold.
     """
-    scores = [predict(model, data) for model in (before, after)]
-    first, second = (predicted_classes(s, threshold) for s in scores)
-    groups, classes = len(data.group_names), max(s.shape[1] for s in scores)
-    shape = (groups, classes, classes, classes)
-    cell = np.ravel_multi_index((data.group, data.y, first, second), shape)
-    joint = np.bincount(cell, minlength=int(np.prod(shape))).reshape(
-        shape
-    )  # (group, label, before, after)
-    floor = audit(before, data, threshold=threshold, seed=seed).noise_floor
-    changes = _changes(joint, check_limit(limit), floor, np.random.default_rng([seed, 3]))
+    bounds = check_limit(limit)
+    pair = _Pair(before, after, data, threshold, seed)
+    changes = {name: pair.change(name, bounds.get(name)) for name in METRICS}
     limited = [c for c in changes.values() if c.limit is not None]
     if not any(c.better for c in limited) or any(c.worse for c in limited):
         outcome = NOT_RELIABLE
@@ -186,49 +179,83 @@ def judge(
         outcome = NOT_MET
     else:
         outcome = IMPROVED
-    return Verdict(outcome, on, len(data), changes, _flips(joint, data.group_names))
+    return Verdict(outcome, on, len(data), changes, pair.flips())
 
 
-def _changes(
-    joint: npt.NDArray[np.int64],
-    limit: Limit,
-    floor: Mapping[str, float | None],
-    rng: np.random.Generator,
-) -> dict[str, Change]:
-    draws = resample(rng, joint)
-    changes = {}
-    for name, metric in METRICS.items():
-        if metric.source != "counts":
-            continue
-        before, after = (metric.of(joint.sum(axis)) for axis in (3, 2))
-        drawn_before, drawn_after = (metric.of(draws.sum(axis)) for axis in (4, 3))
-        defined = bool(np.isfinite(before) and np.isfinite(after))
-        changes[name] = Change(
-            metric=name,
-            before=float(before) if np.isfinite(before) else None,
-            after=float(after) if np.isfinite(after) else None,
-            gain=metric.shortfall(float(before)) - metric.shortfall(float(after))
-            if defined
-            else None,
-            interval=interval(
-                np.abs(drawn_before - metric.best) - np.abs(drawn_after - metric.best)
-            )
-            if defined
-            else None,
-            noise_floor=floor.get(name),
-            limit=limit.get(name),
+class _Pair:
+    """Both models' predictions of the same samples, and bootstrap draws of the samples.
+
+    Samples that are alike in label, group, both predictions and both scores (to 1/64) are a cell; a
+    draw is a multinomial over cells, so that both models are measured on the same resample.
+    """
+
+    def __init__(
+        self,
+        before: nn.Module | Predictor,
+        after: nn.Module | Predictor,
+        data: Dataset,
+        threshold: float,
+        seed: int,
+    ) -> None:
+        scores = [predict(model, data) for model in (before, after)]
+        self.audits = [audit_scores(s, data, threshold=threshold, seed=seed) for s in scores]
+        self.predicted = [predicted_classes(s, threshold) for s in scores]
+        self.data = data
+        coarse, groups = 64, len(data.group_names)
+        columns, self._shapes = [], []
+        for s, classes in zip(scores, self.predicted, strict=True):
+            shape = (groups, s.shape[1], s.shape[1])
+            columns.append(np.ravel_multi_index((data.group, data.y, classes), shape))
+            columns.append(histogram_cells(s, data, coarse))
+            self._shapes += [shape, (groups, 2, coarse)]
+        cells, counts = np.unique(np.stack(columns, 1), axis=0, return_counts=True)  # (m, 4)
+        self._drawn = self._draw(cells, counts, np.random.default_rng([seed, 3]))
+
+    def _draw(
+        self, cells: Counts, counts: Counts, rng: np.random.Generator
+    ) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """Every metric of every draw, before and after."""
+        rows = np.arange(len(cells))
+        members = [
+            csr_array((np.ones(len(cells)), (column, rows)), (prod(shape), len(cells)))
+            for column, shape in zip(cells.T, self._shapes, strict=True)
+        ]  # (cells of a table, m)
+        found: tuple[dict[str, list[Floats]], ...] = ({}, {})
+        for _ in range(DRAWS // 100):
+            drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=100)  # (100, m)
+            tables = [
+                (member @ drawn.T).T.reshape(100, *shape)
+                for member, shape in zip(members, self._shapes, strict=True)
+            ]
+            for model, (table, histogram) in enumerate((tables[:2], tables[2:])):
+                for name, metric in METRICS.items():
+                    source = table if metric.source == "counts" else histogram
+                    found[model].setdefault(name, []).append(metric.of(source))
+        before, after = ({k: np.concatenate(v) for k, v in f.items()} for f in found)
+        return before, after
+
+    def change(self, name: str, limit: float | None) -> Change:
+        """What happened to a metric."""
+        before, after = (a.metrics[name] for a in self.audits)
+        metric, gain, bounds = METRICS[name], None, None
+        if before is not None and after is not None:
+            gain = metric.shortfall(before) - metric.shortfall(after)
+            old, new = (np.abs(drawn[name] - metric.best) for drawn in self._drawn)
+            bounds = interval(old - new)
+        floor = self.audits[0].noise_floor.get(name)
+        return Change(name, before, after, gain, bounds, floor, limit)
+
+    def flips(self) -> tuple[dict[str, Any], ...]:
+        """Per group how many predictions changed to class 1, and away from it."""
+        was, became = (classes == POSITIVE for classes in self.predicted)
+        size = len(self.data.group_names)
+        gained, lost = (
+            np.bincount(self.data.group[moved], minlength=size)
+            for moved in (became & ~was, was & ~became)
         )
-    return changes
-
-
-def _flips(joint: npt.NDArray[np.int64], names: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
-    moves = joint.sum(1)  # (group, before, after)
-    return tuple(
-        {
-            "group": name,
-            "n": int(moves[g].sum()),
-            "to_positive": int(moves[g, :, 1].sum() - moves[g, 1, 1]),
-            "from_positive": int(moves[g, 1, :].sum() - moves[g, 1, 1]),
-        }
-        for g, name in enumerate(names)
-    )
+        return tuple(
+            {"group": name, "n": int(n), "to_positive": int(g), "from_positive": int(k)}
+            for name, n, g, k in zip(
+                self.data.group_names, self.data.group_counts, gained, lost, strict=True
+            )
+        )

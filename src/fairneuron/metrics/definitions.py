@@ -3,12 +3,11 @@
 Counts have the shape ``(..., groups, classes, classes)``: ``counts[g, y, p]`` samples of group g
 with the label y were predicted p. Class 1 is the positive one. Leading dimensions are free, so a
 metric of a thousand bootstrap replicates is the same line as the metric itself. A rate without a
-denominator is NaN in here;
-``fairneuron.audit`` turns it into None and a reason.
+denominator is NaN in here; ``fairneuron.audit`` turns it into None and a reason.
 
 Definitions: Gao et al., FairNeuron (ICSE 2022), section 4.2, equations 5 to 7 (DP, DPR, EO); Hardt
-    et al., Equality of
-Opportunity in Supervised Learning (2016) for equalised odds; names as in fairlearn.
+et al., Equality of Opportunity in Supervised Learning (2016) for equalised odds; names as in
+fairlearn.
 """
 
 from __future__ import annotations
