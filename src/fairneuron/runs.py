@@ -90,11 +90,12 @@ class Run:
     def write(self, folder: Path, *, overwrite: bool = False) -> None:
         """Writes the run folder atomically: weights, result, report, timings, manifest."""
         assert isinstance(self.repair.model, nn.Sequential)  # noqa: S101  # the class of the original
+        result = self.to_dict()
         files = {
             "original.safetensors": mlp_weights(self.original),
             "repaired.safetensors": mlp_weights(self.repair.model),
-            "result.json": to_json(self.to_dict()),
-            "report.md": report(self.to_dict()).encode(),
+            "result.json": to_json(result),
+            "report.md": report(result).encode(),
             "timings.json": to_json(self.seconds),
         }
         write_folder(folder, files, overwrite=overwrite)
