@@ -324,7 +324,11 @@ def test_optional_arguments_stay_at_their_defaults() -> None:
     """A forward may have switches and further inputs that are left out."""
 
     def forward(
-        self: nn.Module, x: torch.Tensor, scale: torch.Tensor | None = None, features: bool = False
+        self: nn.Module,
+        x: torch.Tensor,
+        scale: torch.Tensor | None = None,
+        features: bool = False,
+        **_: object,
     ) -> torch.Tensor:
         h = self.a(x).relu()
         if features:

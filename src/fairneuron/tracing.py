@@ -89,18 +89,23 @@ def _simplify(module: fx.GraphModule) -> None:
     for node in graph.nodes:
         if _in_place(module, node):
             changed = node.args[0]
-            if str(changed.target) in _VIEWS and len(changed.all_input_nodes[0].users) > 1:
+            if _name(changed) in _VIEWS and len(changed.all_input_nodes[0].users) > 1:
                 raise _unsupported(node.name, "an in-place step on a view")
             later = {user for user in changed.users if order[user] > order[node]}
             changed.replace_all_uses_with(node, delete_user_cb=later.__contains__)
     for node in reversed(graph.nodes):
-        checked = "_assert" in getattr(node.target, "__name__", "")  # of an optional argument
-        optional = node.op == "placeholder" and node.args and not node.users
+        checked = "_assert" in _name(node)  # of an optional argument
+        optional = node.op == "placeholder" and order[node] > 0 and not node.users
         if checked or optional or (node.target is operator.eq and not node.users):
             graph.erase_node(node)
     graph.set_codegen(fx.graph.CodeGen())
     graph.eliminate_dead_code()
     module.recompile()
+
+
+def _name(node: fx.Node) -> str:
+    """What a step calls: a method, a function, or a module's path."""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
 def _in_place(module: fx.GraphModule, node: fx.Node) -> bool:
@@ -109,7 +114,7 @@ def _in_place(module: fx.GraphModule, node: fx.Node) -> bool:
         return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
     if node.op not in ("call_function", "call_method"):
         return False
-    name = node.target if isinstance(node.target, str) else node.target.__name__
+    name = _name(node)
     in_place = name.endswith("_") and not name.endswith("__")
     return in_place or bool(node.kwargs.get("inplace")) or name in ("iadd", "isub", "imul")
 
@@ -183,7 +188,7 @@ class _Builder:
 
     def _shape(self, node: fx.Node) -> bool:
         """Whether a step only asks for a shape, as in ``x.view(x.size(0), -1)``."""
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        name = _name(node)
         asked = name == "size" or (name == "getattr" and node.args[1] in ("shape", "device"))
         part = name == "getitem" and isinstance(node.args[0], fx.Node)
         return asked or (part and node.args[0] not in self.position)
@@ -214,7 +219,7 @@ class _Builder:
         raise _unsupported(name, type(module).__name__)
 
     def _function(self, node: fx.Node, index: int) -> Layer:
-        name = node.target if isinstance(node.target, str) else node.target.__name__
+        name = _name(node)
         sources = self._sources(node)
         if node.target is functional.linear:
             arguments = dict(zip(("input", "weight", "bias"), node.args, strict=False)) | dict(
