@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -68,13 +69,16 @@ def write_folder(folder: Path, files: Mapping[str, bytes], *, overwrite: bool = 
     try:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temp:
-                new, old = Path(temp) / "new", Path(temp) / "old"
+            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            try:
+                new, old = temporary / "new", temporary / "old"
                 new.mkdir(mode=0o755)
                 for name, content in {**files, MANIFEST: manifest}.items():
                     _write(new / name, content)
                 _sync(new)
                 _swap(folder, new, old)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
         except BaseException:
             _remove_empty(folder.parent, keep)
             raise
