@@ -868,3 +868,12 @@ def test_version(call: Callable[..., Outcome]) -> None:
     from importlib.metadata import version
 
     assert call("--version").out.strip() == version("fairneuron")
+
+
+@pytest.mark.parametrize("words", [(), ("data",)])
+def test_no_words_show_the_help(words: tuple[str, ...], tmp_path: Path) -> None:
+    """Without a command the help comes, and no error that says nothing."""
+    outcome = finish(start(*words, cwd=tmp_path))
+    assert outcome.code == 2
+    assert "error" not in outcome.err
+    assert "Usage: fairneuron" in outcome.out + outcome.err

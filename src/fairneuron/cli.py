@@ -293,6 +293,8 @@ def main() -> None:
         _fail(error.code, str(error), error.exit_code)
     except Exception as error:
         if hasattr(error, "format_message"):  # what typer raises for words it cannot read
+            if not error.format_message():  # no words at all: it has printed the help
+                sys.exit(2)
             _fail("usage", error.format_message(), 2)
         traceback.print_exc()
         _fail("internal", "This is a bug in fairneuron; please report it.", 3)
