@@ -76,3 +76,12 @@ def test_the_effect_page_names_a_command_that_exists() -> None:
     page = (ROOT / "docs" / "effect.md").read_text()
     (script,) = set(re.findall(r"python (experiments/\w+\.py)", page))
     assert (ROOT / script).exists()
+
+
+def test_the_figures_of_the_readme_are_those_of_the_effect_page() -> None:
+    """Each pair of figures in the README's table stands in the table that its command made."""
+    page = (ROOT / "docs" / "effect.md").read_text()
+    rows = re.findall(r"\| (0\.\d+ ± 0\.\d+) \| (0\.\d+ ± 0\.\d+) \|", README)
+    assert len(rows) == 5
+    for accuracy, gap in rows:
+        assert f"| {accuracy} | {gap} |" in page
