@@ -9,6 +9,20 @@ import fairneuron as fn
 from fairneuron.data.dataset import Dataset
 
 
+class Says:
+    """Gives the scores that it was made with, whatever the inputs."""
+
+    needs_sensitive = False
+
+    def __init__(self, scores: object) -> None:
+        self.scores = np.asarray(scores, dtype=np.float64)
+
+    def predict(self, _: Dataset) -> np.ndarray:
+        """Probabilities (n, classes); from (n,) scores those of two classes."""
+        one = self.scores.ndim == 1
+        return np.stack([1 - self.scores, self.scores], axis=1) if one else self.scores
+
+
 def made_up(n: int = 600, seed: int = 0, groups: int = 2) -> Dataset:
     """Data whose label depends on a feature that differs between the groups.
 

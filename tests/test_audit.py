@@ -18,23 +18,10 @@ from fairneuron.audit import Audit
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import DataError, InputError, ModelError, OptionError
 from fairneuron.metrics.definitions import METRICS
+from tests.conftest import Says
 
 CALM = settings(max_examples=60, deadline=None, derandomize=True)
 Metrics = dict[str, float | None]
-
-
-class Says:
-    """Gives the scores that it was made with, whatever the inputs."""
-
-    needs_sensitive = False
-
-    def __init__(self, scores: object) -> None:
-        self.scores = np.asarray(scores, dtype=np.float64)
-
-    def predict(self, _: Dataset) -> np.ndarray:
-        """Probabilities (n, classes); from (n,) scores those of two classes."""
-        one = self.scores.ndim == 1
-        return np.stack([1 - self.scores, self.scores], axis=1) if one else self.scores
 
 
 class PrefersGroup0:

@@ -14,23 +14,10 @@ from fairneuron.data.dataset import Dataset
 from fairneuron.errors import OptionError
 from fairneuron.limits import check_limit, violation
 from fairneuron.verdict import IMPROVED, NOT_MET, NOT_RELIABLE, Verdict
+from tests.conftest import Says
 
 CALM = settings(max_examples=15, deadline=None, derandomize=True)
 Row = tuple[str, int, int, int, int]  # group, label, predicted before, predicted after, people
-
-
-class Says:
-    """Gives the scores that it was made with, whatever the inputs."""
-
-    needs_sensitive = False
-
-    def __init__(self, scores: object) -> None:
-        self.scores = np.asarray(scores, dtype=np.float64)
-
-    def predict(self, _: Dataset) -> np.ndarray:
-        """Probabilities (n, classes); from (n,) scores those of two classes."""
-        one = self.scores.ndim == 1
-        return np.stack([1 - self.scores, self.scores], axis=1) if one else self.scores
 
 
 def people(rows: list[Row]) -> tuple[Says, Says, Dataset]:

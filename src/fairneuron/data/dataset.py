@@ -152,28 +152,7 @@ class Dataset:
         """
         tensor, labels, table = _numbers(x), np.asarray(y), np.asarray(sensitive)
         table = table[:, None] if table.ndim == 1 else table
-        if not len(tensor) == len(labels) == len(table):
-            raise DataError(
-                "data-lengths",
-                "x, y and sensitive must have as many rows as each other",
-                got=f"{len(tensor)}, {len(labels)} and {len(table)}",
-                cure="Check how they were cut.",
-            )
-        if tensor.ndim != 2 or labels.ndim != 1 or table.ndim != 2 or table.shape[1] == 0:
-            raise DataError(
-                "data-shape",
-                "x must be (n, features), y (n,) and sensitive (n,) or (n, k)",
-                got=f"{tuple(tensor.shape)}, {labels.shape} and {table.shape}",
-                cure="Reshape them.",
-            )
-        whole = labels.dtype.kind in "biuf" and bool(np.isin(labels, range(1 << 16)).all())
-        if not whole:
-            raise DataError(
-                "data-labels",
-                "y must hold the integers 0, 1, …",
-                got=str(np.unique(labels)[:5].tolist()),
-                cure="Encode the labels; 1 is the class whose rates are compared.",
-            )
+        _check_arrays(tensor, labels, table)
         named = (len(sensitive_names or table.T), len(feature_names or tensor.T))
         if named != (table.shape[1], tensor.shape[1]):
             raise DataError(
@@ -341,6 +320,31 @@ class Dataset:
             "sensitive": list(self.sensitive_names),
             "groups": groups,
         }
+
+
+def _check_arrays(tensor: torch.Tensor, labels: npt.NDArray[Any], table: npt.NDArray[Any]) -> None:
+    if not len(tensor) == len(labels) == len(table):
+        raise DataError(
+            "data-lengths",
+            "x, y and sensitive must have as many rows as each other",
+            got=f"{len(tensor)}, {len(labels)} and {len(table)}",
+            cure="Check how they were cut.",
+        )
+    if tensor.ndim != 2 or labels.ndim != 1 or table.ndim != 2 or table.shape[1] == 0:
+        raise DataError(
+            "data-shape",
+            "x must be (n, features), y (n,) and sensitive (n,) or (n, k)",
+            got=f"{tuple(tensor.shape)}, {labels.shape} and {table.shape}",
+            cure="Reshape them.",
+        )
+    whole = labels.dtype.kind in "biuf" and bool(np.isin(labels, range(1 << 16)).all())
+    if not whole:
+        raise DataError(
+            "data-labels",
+            "y must hold the integers 0, 1, …",
+            got=str(np.unique(labels)[:5].tolist()),
+            cure="Encode the labels; 1 is the class whose rates are compared.",
+        )
 
 
 def _numbers(x: npt.ArrayLike | torch.Tensor) -> torch.Tensor:

@@ -171,7 +171,7 @@ def _caveats(result: dict[str, Any]) -> list[str]:
     notes = [
         "The repair reduces a measured gap under the stated definition, on data like these. "
         "Definitions of fairness conflict: "
-        "shrinking one gap can widen another, and the table above shows all of them."
+        "shrinking one gap can widen another, and the table above shows several."
     ]
     if small:
         notes.append(
