@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fairneuron.errors import OutputError
+from fairneuron.errors import OptionError, OutputError
 
 MANIFEST = "manifest.json"
 _KIND = "fairneuron run"
@@ -40,13 +42,17 @@ def require_free(folder: Path, *, overwrite: bool = False) -> None:
             got=str(folder),
             cure="Choose another name" + (", or give --overwrite." if ours else "."),
         )
-    parent = _first_existing(folder)
-    longest = max(map(len, map(os.fsencode, folder.parts)), default=0)
+    _require_writable(folder, "folder")
+
+
+def _require_writable(target: Path, kind: str) -> None:
+    parent = _first_existing(target)
+    longest = max(map(len, map(os.fsencode, target.parts)), default=0)
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK) or longest > _LONGEST:
         raise OutputError(
             "output-readonly",
-            "The output folder must be writable",
-            got=str(folder),
+            f"The output {kind} must be writable",
+            got=str(target),
             cure="Choose another place.",
         )
 
@@ -65,32 +71,110 @@ def write_folder(folder: Path, files: Mapping[str, bytes], *, overwrite: bool = 
     require_free(folder, overwrite=overwrite)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = to_json({"kind": _KIND, "sha256": sums})
-    keep = _first_existing(folder)
+    with _beside(folder, "folder") as temporary:
+        new, old = temporary / "new", temporary / "old"
+        new.mkdir(mode=0o755)
+        for name, content in {**files, MANIFEST: manifest}.items():
+            _write(new / name, content)
+        _sync(new)
+        _swap(folder, new, old)
+    with suppress(OSError):  # the folder is in place; not every file system syncs folders
+        _sync(folder.parent)
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """The files of a run folder, as they were written.
+
+    Raises:
+        OptionError: For folders of others, and files that are not what the manifest says.
+    """
+    if not _is_run_folder(folder):
+        raise OptionError(
+            "option-run",
+            "The folder must be a run that fairneuron wrote",
+            got=str(folder),
+            cure="Give the --out folder of 'fairneuron repair'.",
+        )
+    try:
+        sums = _manifest(folder)
+        files = {name: _content(folder / name) for name in sums}
+    except (OSError, ValueError) as error:
+        raise OptionError(
+            "option-run",
+            "All files of the run must be there",
+            got=f"{folder}: {error}",
+            cure="Repair again.",
+        ) from error
+    changed = [n for n, content in files.items() if hashlib.sha256(content).hexdigest() != sums[n]]
+    if changed:
+        raise OptionError(
+            "option-run",
+            "The files of a run must be as they were written",
+            got=f"a changed {', '.join(map(repr, changed))} in {folder}",
+            cure="Repair again, or restore the folder.",
+        )
+    return files
+
+
+def require_free_file(path: Path, *, overwrite: bool = False) -> None:
+    """Checks, before any work, that a file can be written.
+
+    Raises:
+        OutputError: If it exists (and is no file, or must not be overwritten), or its folder cannot
+            be written.
+    """
+    file = path.is_file() and not path.is_symlink()
+    if os.path.lexists(path) and not (overwrite and file):
+        raise OutputError(
+            "output-exists",
+            "The output file must not exist yet",
+            got=str(path),
+            cure="Choose another name" + (", or give --overwrite." if file else "."),
+        )
+    _require_writable(path, "file")
+
+
+def write_file(path: Path, content: bytes, *, overwrite: bool = False) -> None:
+    """Writes a file atomically: it appears complete or not at all.
+
+    Args:
+        path: Where; its folders are made.
+        content: What.
+        overwrite: Whether to replace a file that is there.
+
+    Raises:
+        OutputError: If it exists, or cannot be written; nothing is left behind then.
+    """
+    require_free_file(path, overwrite=overwrite)
+    with _beside(path, "file") as temporary:
+        _write(temporary / "new", content)
+        (temporary / "new").replace(path)
+    with suppress(OSError):
+        _sync(path.parent)
+
+
+@contextmanager
+def _beside(target: Path, kind: str) -> Iterator[Path]:
+    """A folder beside the target for what will be moved there; gone again in any case."""
+    keep = _first_existing(target)
     try:
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
             try:
-                new, old = temporary / "new", temporary / "old"
-                new.mkdir(mode=0o755)
-                for name, content in {**files, MANIFEST: manifest}.items():
-                    _write(new / name, content)
-                _sync(new)
-                _swap(folder, new, old)
+                yield temporary
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         except BaseException:
-            _remove_empty(folder.parent, keep)
+            _remove_empty(target.parent, keep)
             raise
     except OSError as error:
         raise OutputError(
             "output-failed",
-            f"The folder {folder} must be writable",
+            f"The {kind} {target} must be writable",
             got=error.strerror or str(error),
             cure="Nothing was written.",
         ) from error
-    with suppress(OSError):  # the folder is in place; not every file system syncs folders
-        _sync(folder.parent)
 
 
 def _swap(folder: Path, new: Path, old: Path) -> None:
@@ -108,13 +192,32 @@ def _swap(folder: Path, new: Path, old: Path) -> None:
 def _is_run_folder(folder: Path) -> bool:
     """Whether it is a folder, not a link to one, with a manifest of ours and nothing else."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        sums = _manifest(folder)
         files = {path.name for path in folder.iterdir()}
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return False
-    if not isinstance(manifest, dict) or manifest.get("kind") != _KIND or folder.is_symlink():
-        return False
-    return files <= {MANIFEST, *manifest.get("sha256", ())}
+    return files <= {MANIFEST, *sums} and not folder.is_symlink()
+
+
+def _manifest(folder: Path) -> dict[str, str]:
+    """The sums of a run's files by their plain names; a ValueError for what is no such manifest."""
+    try:
+        manifest = json.loads(_content(folder / MANIFEST))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    sums = manifest.get("sha256", {}) if isinstance(manifest, dict) else None
+    if not isinstance(sums, dict) or manifest.get("kind") != _KIND:
+        raise ValueError("no manifest of a run")
+    if not all(re.fullmatch(r"\w[\w.-]*", name) and isinstance(sums[name], str) for name in sums):
+        raise ValueError("a manifest with other names than those of files")
+    return sums
+
+
+def _content(path: Path) -> bytes:
+    """The content of a regular file; links, pipes and devices are not opened."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise ValueError(f"{path.name} is no regular file")
+    return path.read_bytes()
 
 
 def _first_existing(folder: Path) -> Path:
