@@ -295,12 +295,14 @@ def test_most_frequent_path_comes_first(parts, trained) -> None:
 
 
 def test_non_finite_activations_name_the_layer(trained, parts) -> None:
-    """An infinite weight is reported where it shows."""
+    """An overflow is reported where it shows."""
+    x = parts[0].x.double()
+    x[100] = 1e308
     broken = copy.deepcopy(trained)
     with torch.no_grad():
-        broken[2].weight[0, 0] = float("nan")
-    with pytest.raises(ModelError, match="layer '2'") as caught:
-        fn.activation_paths(broken, parts[0].x)
+        broken[0].weight.fill_(4.0)
+    with pytest.raises(ModelError, match="layer '0'") as caught:
+        fn.activation_paths(broken, x)
     assert caught.value.code == "model-nonfinite"
 
 

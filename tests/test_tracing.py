@@ -392,13 +392,57 @@ def test_shared_weights_are_one_set_of_neurons() -> None:
     assert set(graph.owner.values()) == {"a", "twin"}
 
 
-def test_parametrised_weights_are_refused_for_retraining() -> None:
-    """By name, with the cure."""
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("spectral_norm", {}), ("orthogonal", {}), ("weight_norm", {"dim": 1}),
+     ("weight_norm", {"dim": None})],
+)  # fmt: skip
+def test_weights_that_neurons_share_are_refused_for_retraining(name: str, options: dict) -> None:
+    """Parametrisations that compute a neuron's weights from others': by name, with the cure."""
     model = network(0)
-    nn.utils.parametrizations.weight_norm(model[2])
-    with pytest.raises(ModelError, match="weight_norm") as caught:
+    getattr(nn.utils.parametrizations, name)(model[2], **options)
+    kind = {"spectral_norm": "SpectralNorm", "orthogonal": "Orthogonal"}.get(name, "WeightNorm")
+    with pytest.raises(ModelError, match=f"'2.weight', which {kind}") as caught:
         _ = trace(model).incoming
     assert caught.value.code == "model-parametrised"
+
+
+def test_weight_norm_has_a_row_of_each_of_its_parameters_per_neuron() -> None:
+    """Length and direction of its weights, and its bias."""
+    model = network(0)
+    nn.utils.parametrizations.weight_norm(model[2])
+    incoming = trace(model).incoming
+    own = ("2.parametrizations.weight.original0", "2.parametrizations.weight.original1", "2.bias")
+    assert list(incoming) == ["0.weight", "0.bias", *own]
+    assert all(incoming[name] is dict(model.named_parameters())[name] for name in own)
+    assert [len(incoming[name]) for name in own] == [7, 7, 7]
+
+
+def test_buffers_as_weights_are_left_out_of_retraining() -> None:
+    """A layer of fixed random features has neurons, but nothing to train."""
+
+    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.b(functional.linear(x, self.fixed).relu()).relu())
+
+    model = wired(forward, **layers())
+    model.register_buffer("fixed", torch.ones(6, 5))
+    graph = trace(model)
+    assert list(graph.neurons) == ["fixed", "b"]
+    assert list(graph.incoming) == ["b.weight", "b.bias"]
+
+
+def test_tracing_leaves_what_the_forward_stores_alone() -> None:
+    """Attributes and lists hold no symbols afterwards."""
+
+    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        self.last = self.a(x)
+        self.seen.append(self.last)
+        return self.c(self.last.relu())
+
+    model = wired(forward, **layers())
+    model.last, model.seen = None, [1]
+    trace(model)
+    assert (model.last, model.seen) == (None, [1])
 
 
 def test_casts_in_the_forward_are_harmless() -> None:

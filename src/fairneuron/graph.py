@@ -21,11 +21,14 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _WeightNorm
 
 from fairneuron.errors import ModelError
+from fairneuron.forward import first_line
 
 DROPOUT = nn.modules.dropout._DropoutNd
-_CASTS = ("float", "double", "to")
+_CASTS = ("float", "double", "half", "bfloat16", "to")
 
 
 @dataclass(frozen=True)
@@ -138,9 +141,9 @@ class Graph:
     @cached_property
     def owner(self) -> dict[int, str]:
         """Whose neurons a hidden layer computes: its own, or the first's that shares weights."""
-        first: dict[int, str] = {}
+        first: dict[int | str, str] = {}
         return {
-            layer.index: first.setdefault(id(self.weight(layer)), layer.name)
+            layer.index: first.setdefault(self._identity(layer), layer.name)
             for layer in self.hidden
         }
 
@@ -152,17 +155,46 @@ class Graph:
     @cached_property
     def incoming(self) -> dict[str, nn.Parameter]:
         """The incoming weights and biases of the hidden neurons, by name."""
-        names = [n for layer in self.neurons.values() for n in (layer.weight, layer.bias) if n]
-        found = {name: operator.attrgetter(name)(self.module) for name in names}
-        for name, value in found.items():
-            if not isinstance(value, nn.Parameter):
-                raise ModelError(
-                    "model-parametrised",
-                    "The weights to retrain must be parameters",
-                    got=f"{name!r} is computed from others",
-                    cure="Remove the parametrisation, such as weight_norm, first.",
-                )
-        return found
+        layers = self.neurons.values()
+        return {k: p for layer in layers for rows in self.rows(layer) for k, p in rows.items()}
+
+    def rows(self, layer: Linear) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+        """The parameters, by name, that a layer's weight and bias consist of.
+
+        Row u of each makes the incoming weights, or the bias, of neuron u alone. None for buffers.
+
+        Raises:
+            ModelError: If the weights of several neurons are computed together.
+        """
+        return self._rows(layer.weight), self._rows(layer.bias) if layer.bias else {}
+
+    def _rows(self, name: str) -> dict[str, nn.Parameter]:
+        path, _, attribute = name.rpartition(".")
+        owner = self.module.get_submodule(path)
+        if attribute in owner._buffers:
+            return {}
+        if isinstance(own := owner._parameters.get(attribute), nn.Parameter):
+            return {name: own}
+        if parametrize.is_parametrized(owner, attribute):
+            steps: Any = owner.parametrizations[attribute]  # type: ignore[index]
+            if all(isinstance(step, _WeightNorm) and step.dim == 0 for step in steps):
+                prefix = f"{path}." if path else ""
+                names = steps.named_parameters(f"{prefix}parametrizations.{attribute}", False)
+                return dict(names)
+            kinds = ", ".join(type(step).__name__.lstrip("_") for step in steps)
+        else:
+            kinds = "a hook"
+        raise ModelError(
+            "model-parametrised",
+            "The weights of a neuron must be parameters of its own, or weight_norm's with dim=0",
+            got=f"{name!r}, which {kinds} computes",
+            cure="Make it permanent first: torch.nn.utils.parametrize.remove_parametrizations.",
+        )
+
+    def _identity(self, layer: Linear) -> int | str:
+        """What layers that share their weights have in common."""
+        weight = self.weight(layer)  # computed ones are new each time
+        return id(weight) if isinstance(weight, nn.Parameter) else layer.weight
 
     def with_dropout(self, rate: float) -> fx.GraphModule:
         """The same network, on the same parameters, with dropout after each hidden activation.
@@ -223,6 +255,7 @@ class Recorder(fx.Interpreter):
         double: fx.GraphModule | None = None,
     ) -> None:
         super().__init__(double or graph.module)
+        self.extra_traceback = False  # our errors say where
         self._index = {name: i for i, name in enumerate(graph.node_of)}
         self._see = see
         self._graph = graph
@@ -235,7 +268,15 @@ class Recorder(fx.Interpreter):
         if self._double and n.op == "call_method" and n.target in _CASTS:
             value = self.fetch_args_kwargs_from_env(n)[0][0]
         else:
-            value = super().run_node(n)
+            try:
+                value = super().run_node(n)
+            except Exception as error:  # whatever the user's step raises
+                raise ModelError(
+                    "model-forward",
+                    "Each step of the model's forward must run",
+                    got=f"{first_line(error)} at {n.name!r}",
+                    cure="Check it with model(x), and that x is all that it casts or reshapes.",
+                ) from error
         if n.name not in self._index:
             return value
         layer = self._graph.layers[self._index[n.name]]
@@ -252,7 +293,7 @@ class Recorder(fx.Interpreter):
         expected = {self._widths[source] for source in layer.sources} or {width}
         if isinstance(layer, Linear):
             expected = {len(self._graph.weight(layer))}
-        if expected != {width}:
+        if expected != {width} or not width or value.numel() % max(self._samples, 1):
             raise ModelError(
                 "model-unsupported",
                 "Each layer must give one value per neuron",

@@ -7,8 +7,7 @@ sample, ``(n,)`` or ``(n, 1)`` (the probability of class 1 is its sigmoid), or t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -17,10 +16,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fairneuron.checks import check_model, require_module
 from fairneuron.data.dataset import Dataset
-from fairneuron.errors import ModelError, require_range, warn
+from fairneuron.errors import require_range, warn
+from fairneuron.forward import evaluation, logits, placed, require_finite
 
 Probabilities = npt.NDArray[np.float64]
+TaskLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""Maps logits, labels and weights (None: all alike) to the loss that training lowers, a scalar."""
 _ENOUGH = 100  # samples to suspect that outputs are no logits
 
 
@@ -44,42 +47,25 @@ def mlp(
     return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
-def logits(model: Callable[[torch.Tensor], object], x: torch.Tensor) -> torch.Tensor:
-    """Runs the model and checks its output.
+def task_loss(
+    out: torch.Tensor, y: torch.Tensor, weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean cross entropy of logits ``(n,)`` or ``(n, classes)`` for int64 labels ``(n,)``.
 
-    Returns:
-        ``(n,)`` for a one-logit head, ``(n, classes)`` otherwise.
-
-    Raises:
-        ModelError: If the output is not a tensor of such a shape.
+    With weights ``(n,)`` it is the weighted mean.
     """
-    out = model(x)
-    if not isinstance(out, torch.Tensor):
-        raise ModelError(
-            "model-output",
-            "The model must return one tensor of logits",
-            got=type(out).__name__,
-            cure="Wrap it in a module that returns the logits alone.",
-        )
-    if out.ndim == 0 and len(x) == 1:  # squeezed too far
-        out = out.reshape(1)
-    if out.ndim == 2 and out.shape[1] == 1:
-        out = out[:, 0]
-    if out.ndim not in (1, 2) or len(out) != len(x):
-        raise ModelError(
-            "model-output",
-            "The model must map (n, features) to (n,), (n, 1) or (n, classes)",
-            got=f"{tuple(out.shape)} for n = {len(x)}",
-            cure="Check the last layer.",
-        )
-    return out
-
-
-def task_loss(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy of logits ``(n,)`` or ``(n, classes)`` for int64 labels ``(n,)``."""
+    how = "mean" if weight is None else "none"
     if out.ndim == 1:
-        return functional.binary_cross_entropy_with_logits(out, y.to(out.dtype))
-    return functional.cross_entropy(out, y)
+        losses = functional.binary_cross_entropy_with_logits(out, y.to(out.dtype), reduction=how)
+    else:
+        losses = functional.cross_entropy(out, y, reduction=how)
+    return losses if weight is None else weighted_mean(losses, weight)
+
+
+def weighted_mean(losses: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Σ w l / Σ w, a scalar; 0 where no row has weight."""
+    total = weight.sum()
+    return (losses * weight).sum() / torch.where(total > 0, total, 1)
 
 
 def positive_score(out: torch.Tensor) -> torch.Tensor:
@@ -87,32 +73,20 @@ def positive_score(out: torch.Tensor) -> torch.Tensor:
     return out.sigmoid() if out.ndim == 1 else out.softmax(1)[:, 1]
 
 
-def placed(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Inputs on the device and in the precision of the model's parameters."""
-    first = next((p for p in model.parameters() if p.is_floating_point()), None)
-    return x if first is None else x.to(first.device, first.dtype)
-
-
-@contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Puts every module into eval mode without gradients; each gets its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def probabilities(model: nn.Module, x: torch.Tensor, *, batch_size: int = 8192) -> Probabilities:
+def probabilities(
+    model: nn.Module,
+    x: torch.Tensor,
+    *,
+    feature_names: Sequence[str] = (),
+    left_out: Sequence[str] = (),
+    batch_size: int = 8192,
+) -> Probabilities:
     """Class probabilities, ``(n, classes)`` float64, with every module in eval mode.
 
     Raises:
-        ModelError: For outputs that are not logits, or not finite.
+        ModelError: For what ``check_model`` refuses, and for outputs that are not finite.
     """
-    require_width(model, x)
+    check_model(model, x, feature_names=feature_names, left_out=left_out)
     parts, suspicious = [], len(x) >= _ENOUGH
     with evaluation(model):
         for batch in x.split(batch_size):
@@ -124,39 +98,10 @@ def probabilities(model: nn.Module, x: torch.Tensor, *, batch_size: int = 8192) 
             "model-head",
             "All outputs lie in [0, 1]: they are read as logits, but look like probabilities",
         )
-    result: Probabilities = torch.cat(parts).cpu().numpy()
-    if not np.isfinite(result).all():
-        raise ModelError(
-            "model-nonfinite",
-            "The model's outputs must be finite",
-            got=f"NaN for {int((~np.isfinite(result)).any(1).sum())} of {len(result)} samples",
-            cure="Check its weights and the scaling of the inputs.",
-        )
-    return result
-
-
-def require_module(model: object) -> None:
-    """Raises a ``ModelError`` unless the model is a module."""
-    if not isinstance(model, nn.Module):
-        raise ModelError(
-            "model-type",
-            "A model must be a torch.nn.Module",
-            got=type(model).__name__,
-            cure="Give the module itself.",
-        )
-
-
-def require_width(model: nn.Module, x: torch.Tensor) -> None:
-    """Raises a ``ModelError`` if a stack's first layer expects another number of columns."""
-    first = next((m for m in model.modules() if isinstance(m, nn.Linear)), None)
-    stack = isinstance(model, nn.Sequential) and first is not None and first is model[0]
-    if stack and first is not None and first.in_features != x.shape[1]:
-        raise ModelError(
-            "model-width",
-            f"The model expects {first.in_features} inputs",
-            got=f"data with {x.shape[1]}",
-            cure="Encode the data as for its training, the sensitive columns included or not.",
-        )
+    result = torch.cat(parts).cpu()
+    require_finite(result)
+    found: Probabilities = result.numpy()
+    return found
 
 
 @runtime_checkable
@@ -183,9 +128,27 @@ class Network:
         require_module(model)
         self.model = model
 
+    def check(self, data: Dataset, *, retrained: bool = False) -> None:
+        """See ``check_model``."""
+        check_model(
+            self.model,
+            data.x,
+            feature_names=data.feature_names,
+            left_out=_left_out(data),
+            retrained=retrained,
+        )
+
     def predict(self, data: Dataset) -> Probabilities:
         """Class probabilities, ``(n, classes)``."""
-        return probabilities(self.model, data.x)
+        return probabilities(
+            self.model, data.x, feature_names=data.feature_names, left_out=_left_out(data)
+        )
+
+
+def _left_out(data: Dataset) -> list[str]:
+    """The sensitive columns that are no inputs."""
+    inputs = {name.partition("=")[0] for name in data.feature_names}
+    return [f"{name} (sensitive)" for name in data.sensitive_names if name not in inputs]
 
 
 def predicted_classes(scores: Probabilities, threshold: float = 0.5) -> npt.NDArray[np.int64]:

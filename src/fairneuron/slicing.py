@@ -12,7 +12,6 @@ r[i]`` for the contribution of synapse i → q, and ``v[q] = Σ c`` for the valu
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import singledispatch
@@ -20,12 +19,13 @@ from functools import singledispatch
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import fx, nn
+from torch import nn
 
+from fairneuron.checks import check_model, copied
 from fairneuron.data.dataset import Ints
 from fairneuron.errors import DataError, ModelError, require_known, require_range
+from fairneuron.forward import evaluation
 from fairneuron.graph import Elementwise, Layer, Linear, Recorder, Sum
-from fairneuron.models import evaluation, require_width
 from fairneuron.tracing import trace
 from fairneuron.training import Progress, quiet
 
@@ -118,8 +118,8 @@ def activation_paths(
         ModelError: For a network that cannot be traced, or non-finite activations, naming the
             layer.
     """
-    slicer = _Slicer(model, gamma, contribution)
     _require_samples(model, x)
+    slicer = _Slicer(model, gamma, contribution)
     means = slicer.means(x, batch_size) if means is None else means
     keys = slicer.keys(means)
     parts = []
@@ -147,8 +147,8 @@ def path_synapses(
     The arguments are those of ``activation_paths``; give the ``means`` of the data that the paths
     were found on.
     """
-    slicer = _Slicer(model, gamma, contribution)
     _require_samples(model, x)
+    slicer = _Slicer(model, gamma, contribution)
     means = slicer.means(x, len(x)) if means is None else means
     found = []
     for layer, (sample, unit, synapse) in slicer.kept(x, means):
@@ -169,7 +169,7 @@ def path_synapses(
 def _require_samples(model: nn.Module, x: torch.Tensor) -> None:
     if len(x) == 0:
         raise DataError("data-empty", "Slicing needs samples", got="none", cure="Check the data.")
-    require_width(model, x)
+    check_model(model, x)
 
 
 # The rule of each layer type: what its synapses contribute, and where they come from
@@ -262,7 +262,7 @@ class _Slicer:
         require_known("option-contribution", "contribution", contribution, ("signed", "absolute"))
         self.gamma, self.absolute = gamma, contribution == "absolute"
         self.graph = trace(model)
-        self.module: fx.GraphModule = copy.deepcopy(self.graph.module).double().eval()
+        self.module = copied(self.graph.module).double().eval()
         self.weights = {
             layer.index: self.graph.weight(layer).detach().double() for layer in self.graph.linear
         }

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import fx, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
-from fairneuron.errors import ModelError
+from fairneuron.checks import require_module
+from fairneuron.errors import FairNeuronError, ModelError
+from fairneuron.forward import evaluation, first_line
 from fairneuron.graph import Elementwise, Graph, Input, Layer, Linear, Sum
-from fairneuron.models import evaluation, require_module
 
 _ACTIVATIONS = tuple(
     getattr(nn, name)
@@ -29,7 +33,8 @@ _ACTIVATION_NAMES = (
     "hardsigmoid tanh hardtanh hardswish tanhshrink hardshrink softshrink threshold abs square"
 ).split()
 _SAME_NEURON_NAMES = (
-    "dropout alpha_dropout flatten squeeze unsqueeze reshape view contiguous float double to clone"
+    "dropout alpha_dropout flatten squeeze unsqueeze reshape view contiguous clone "
+    "float double half bfloat16 to"
 ).split()
 _VIEWS = ("view", "reshape", "flatten", "squeeze", "unsqueeze")
 _ARITHMETIC = {
@@ -56,27 +61,53 @@ def trace(model: nn.Module) -> Graph:
             for other layers.
     """
     require_module(model)
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise ModelError(
+            "model-untraceable",
+            "The model itself must have no forward hooks: tracing does not see them",
+            got=f"{len(model._forward_hooks) + len(model._forward_pre_hooks)} of them",
+            cure="Remove them, or wrap it: nn.Sequential(model).",
+        )
     try:
-        with evaluation(model):  # functional dropout is traced as it is in eval mode: absent
+        # functional dropout is traced as it is in eval mode: absent
+        with evaluation(model), _attributes_kept(model):
             module = fx.symbolic_trace(model, concrete_args=_defaults(model))
-    except Exception as error:  # whatever the user's forward raises on symbols
+        _simplify(module)
+        builder = _Builder(module)
+        for node in module.graph.nodes:
+            builder.add(node)
+        return builder.graph()
+    except FairNeuronError:
+        raise
+    except Exception as error:  # whatever the user's forward does with symbols
         raise ModelError(
             "model-untraceable",
             "The model's forward must be traceable by torch.fx",
-            got=f"{type(error).__name__}: {error}",
+            got=first_line(error),
             cure="Avoid branches and loops that depend on values.",
         ) from error
-    _simplify(module)
-    builder = _Builder(module)
-    for node in module.graph.nodes:
-        builder.add(node)
-    return builder.graph()
 
 
 def _defaults(model: nn.Module) -> dict[str, Any] | None:
-    """The optional arguments of a forward; they are left at their defaults."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty} or None
+    """The optional arguments of a forward after the first; they are left at their defaults."""
+    _, *others = inspect.signature(model.forward).parameters.values()
+    return {p.name: p.default for p in others if p.default is not p.empty} or None
+
+
+@contextmanager
+def _attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Gives modules their attributes back: a forward that stores something stores symbols here."""
+    places = [place for m in model.modules() for place in (vars(m), *vars(m).values())]
+    dicts = [(place, dict(place)) for place in places if isinstance(place, dict)]
+    lists = [(place, list(place)) for place in places if isinstance(place, list)]
+    try:
+        yield
+    finally:
+        for dictionary, items in dicts:
+            dictionary.clear()
+            dictionary.update(items)
+        for list_, values in lists:
+            list_[:] = values
 
 
 def _simplify(module: fx.GraphModule) -> None:
@@ -122,10 +153,24 @@ def _in_place(module: fx.GraphModule, node: fx.Node) -> bool:
 def _unsupported(name: str, kind: str) -> ModelError:
     return ModelError(
         "model-unsupported",
-        "Layers must be Linear, activations, Dropout, BatchNorm1d or residual additions",
+        "To be traced and repaired, layers must be Linear, activations, Dropout, BatchNorm1d or "
+        "residual additions",
         got=f"{kind} at {name!r}",
-        cure="Other layers have no slicing rule yet.",
+        cure="Other layers have no slicing rule yet; audit takes any model.",
     )
+
+
+def _require_own_weight(module: nn.Linear, name: str) -> None:
+    """The weight must be a parameter, or computed from some; hooks that set it leave copies old."""
+    own = "weight" in module._parameters or "weight" in module._buffers
+    if not own and not parametrize.is_parametrized(module, "weight"):
+        raise ModelError(
+            "model-nonleaf",
+            "The weight of a layer must be a parameter",
+            got=f"a weight that a hook computes at {name!r}",
+            cure="Use torch.nn.utils.parametrizations, or make it permanent with "
+            "torch.nn.utils.remove_weight_norm or torch.nn.utils.prune.remove.",
+        )
 
 
 def _active(node: fx.Node) -> bool:
@@ -146,14 +191,16 @@ class _Builder:
 
     def add(self, node: fx.Node) -> None:
         if node.op == "output":
-            if not isinstance(node.args[0], fx.Node):
+            value = node.args[0]
+            if not isinstance(value, fx.Node) or value not in self.position:
+                constant = isinstance(value, fx.Node)
                 raise ModelError(
                     "model-output",
                     "The model must return one tensor of logits",
-                    got=type(node.args[0]).__name__,
+                    got="a constant" if constant else type(value).__name__,
                     cure="Wrap it in a module that returns the logits alone.",
                 )
-            self.output = self.position[node.args[0]]
+            self.output = self.position[value]
             return
         if node.op == "get_attr" or self._shape(node):
             return  # a constant
@@ -189,7 +236,8 @@ class _Builder:
     def _shape(self, node: fx.Node) -> bool:
         """Whether a step only asks for a shape, as in ``x.view(x.size(0), -1)``."""
         name = _name(node)
-        asked = name == "size" or (name == "getattr" and node.args[1] in ("shape", "device"))
+        known = ("shape", "device", "dtype")
+        asked = name == "size" or (name == "getattr" and node.args[1] in known)
         part = name == "getitem" and isinstance(node.args[0], fx.Node)
         return asked or (part and node.args[0] not in self.position)
 
@@ -207,7 +255,8 @@ class _Builder:
         name = str(node.target)
         module = self.module.get_submodule(name)
         sources = self._sources(node)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
+            _require_own_weight(module, name)
             bias = f"{name}.bias" if module.bias is not None else None
             return Linear(name, index, sources, f"{name}.weight", bias)
         if isinstance(module, _ACTIVATIONS):

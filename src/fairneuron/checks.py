@@ -1,0 +1,354 @@
+"""What a model must be before it is run, copied or retrained; all else is refused with a cure."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from os import PathLike
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from fairneuron.errors import DataError, FairNeuronError, ModelError, printable
+from fairneuron.forward import (
+    HALF,
+    evaluation,
+    first_line,
+    full_precision,
+    logits,
+    placed,
+    require_finite,
+    tensors_of,
+)
+
+_FEW = 64  # samples that a model is run on
+_SHOWN = 20  # names in a message
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def check_model(
+    model: nn.Module,
+    x: torch.Tensor,
+    *,
+    feature_names: Sequence[str] = (),
+    left_out: Sequence[str] = (),
+    retrained: bool = False,
+) -> None:
+    """Refuses, before any work, a model that cannot be run on some data, or retrained.
+
+    Costs a look at the weights and two forwards of a few rows; one that will be retrained is
+    copied, and that copy is run. Neither the model nor the state of random generators changes,
+    but for what the model's own forward does to it where it is not retrained.
+
+    Args:
+        model: Anything; see ``fairneuron.models`` for what is accepted.
+        x: ``(n, features)`` that it is to read.
+        feature_names: The columns of ``x``, for messages and to compare with the model's attribute
+            ``feature_names_in_`` or ``feature_names`` if it has one.
+        left_out: Columns of the table that are no inputs, and why, as in "sex (sensitive)".
+        retrained: Whether it will be copied and trained too.
+
+    Raises:
+        ModelError: See the ``model-*`` codes.
+    """
+    require_module(model)
+    if x.ndim != 2:
+        raise DataError(
+            "data-shape", "Inputs must be (n, features)", got=tuple(x.shape), cure="Reshape them."
+        )
+    require_weights(model)
+    if feature_names:
+        require_names(model, feature_names)
+    if retrained:
+        require_retrainable(model)
+        before, model = model, full_precision(copied(model))
+    rows = x[:_FEW]
+    if not len(rows):
+        return
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices), evaluation(model):
+        with watched_widths(model, x.shape[1], feature_names, left_out):
+            _check_repeatable(model, rows)
+        if retrained:
+            _check_state(before, model)
+            _check_gradient(model, rows)
+
+
+def _check_repeatable(model: nn.Module, x: torch.Tensor) -> None:
+    """Runs all rows, and a part of them again: each row's output must be a function of that row."""
+    inputs = placed(model, x).clone()
+    first = logits(model, inputs).double()
+    if not torch.equal(inputs, placed(model, x)):
+        raise ModelError(
+            "model-inplace",
+            "The model's forward must not change its input",
+            got="an in-place step on it",
+            cure="Take an out-of-place step, for example nn.ReLU() without inplace=True.",
+        )
+    require_finite(first)
+    half = len(x) // 2  # the second one: recurrent layers begin there
+    close = 1e-2 if inputs.dtype in HALF else 1e-3
+    if _alike(logits(model, inputs[half:]).double(), first[half:], close):
+        return
+    if _alike(logits(model, inputs).double(), first, close):
+        if any("quantized" in type(module).__module__ for module in model.modules()):
+            return  # dynamic quantisation rounds by the range of the batch
+        raise ModelError(
+            "model-batch",
+            "The model's output for a row must depend on that row alone",
+            got="other outputs for the same rows in a smaller batch",
+            cure="Normalise with stored statistics, as nn.BatchNorm1d does in eval mode; recurrent "
+            "and attention layers read (n, steps, features).",
+        )
+    raise ModelError(
+        "model-stochastic",
+        "In eval mode the model must give the same output for the same row",
+        got="other outputs in a second run",
+        cure="Draw random numbers only if self.training, as nn.Dropout does.",
+    )
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor, close: float) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=close, atol=close * 1e-2)
+
+
+def _check_state(before: nn.Module, after: nn.Module) -> None:
+    """Compares a model with its copy that ran."""
+    state = tensors_of(after)
+    for name, value in tensors_of(before).items():
+        if name not in state or not torch.equal(value.to(state[name]), state[name]):
+            raise ModelError(
+                "model-stateful",
+                "In eval mode the model's forward must leave its state alone",
+                got=f"another {name!r} after it",
+                cure="Change buffers only if self.training, as nn.BatchNorm1d does.",
+            )
+
+
+def _check_gradient(model: nn.Module, x: torch.Tensor) -> None:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    try:
+        with torch.enable_grad():
+            total = logits(model, placed(model, x).clone()).sum()
+            found = torch.autograd.grad(total, trained, allow_unused=True)
+        problem = "" if any(g is not None for g in found) else "none that does"
+    except FairNeuronError:
+        raise
+    except Exception as error:  # whatever autograd says about the user's forward
+        problem = first_line(error)
+    if problem:
+        raise ModelError(
+            "model-gradient",
+            "The model's output must have a gradient for a trainable parameter",
+            got=problem,
+            cure="Avoid detach, no_grad, inference_mode and in-place steps in forward.",
+        )
+
+
+def require_module(model: object) -> None:
+    """Raises a ``ModelError`` unless the model is a module."""
+    if isinstance(model, nn.Module) and hasattr(model, "_modules"):
+        return
+    if isinstance(model, nn.Module):
+        cure = "Call super().__init__() first in its __init__."
+    elif isinstance(model, type):
+        cure = f"Make an instance of it: {model.__name__}(...)."
+    elif isinstance(model, Mapping):
+        cure = "Load it into the module that it is of: module.load_state_dict(...)."
+    elif isinstance(model, (str, PathLike)):
+        cure = "Build the module and load the file's weights into it."
+    else:
+        cure = "Give the module itself."
+    kind = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+    raise ModelError("model-type", "A model must be a torch.nn.Module", got=kind, cure=cure)
+
+
+def require_weights(model: nn.Module) -> None:
+    """Raises a ``ModelError`` unless every weight is there, and finite; a mask may hold -inf."""
+    for name, value in tensors_of(model).items():
+        if is_lazy(value):
+            raise ModelError(
+                "model-lazy",
+                "Every weight must be initialised",
+                got=f"{name!r}, which still waits for its shape",
+                cure="Run the model on a batch once, and train it.",
+            )
+        if value.is_meta:
+            raise ModelError(
+                "model-meta",
+                "Every weight must have values",
+                got=f"{name!r} on the meta device",
+                cure="Call model.to_empty(device='cpu') and load the weights.",
+            )
+        with torch.no_grad():
+            bad = ~torch.isfinite(value.float() if value.element_size() == 1 else value)
+            if bad.any() and not isinstance(value, nn.Parameter):
+                bad &= value != -torch.inf
+        if bad.any():
+            raise ModelError(
+                "model-nonfinite",
+                "Every weight must be a finite number",
+                got=f"NaN or infinity in {int(bad.sum())} of {value.numel()} in {name!r}",
+                cure="Train the model again, with a lower learning rate or scaled inputs.",
+            )
+
+
+def require_names(model: nn.Module, names: Sequence[str]) -> None:
+    """Raises a ``ModelError`` if the model knows its features by other names or in another order.
+
+    It does in ``feature_names_in_`` or ``feature_names``. Data named x0, x1, … have no names.
+    """
+    own = _own_names(model)
+    if own is None or list(names) in (own, [f"x{i}" for i in range(len(names))]):
+        return
+    missing, extra = [n for n in own if n not in names], [n for n in names if n not in own]
+    if not missing and not extra and len(own) == len(names):
+        first = next(i for i, pair in enumerate(zip(own, names, strict=True)) if len({*pair}) > 1)
+        raise ModelError(
+            "model-feature-order",
+            "The data's features must come in the model's order",
+            got=f"{_text(names[first])} in place {first}, where the model has {_text(own[first])}",
+            cure="Reorder the columns as in the model's feature_names.",
+        )
+    raise ModelError(
+        "model-width" if len(own) != len(names) else "model-feature-names",
+        f"The model expects {len(own)} inputs",
+        got=f"data with {len(names)}; missing: {listed(missing)}; too many: {listed(extra)}",
+        cure="Encode the data as for its training, the sensitive columns included or not.",
+    )
+
+
+def _own_names(model: nn.Module) -> list[str] | None:
+    for attribute in ("feature_names_in_", "feature_names"):
+        found = None
+        with suppress(Exception):  # whatever a property of the user's raises
+            found = getattr(model, attribute, None)
+        names = list(found) if isinstance(found, (list, tuple, np.ndarray)) else []
+        if names and all(isinstance(name, str) for name in names):
+            return names
+    return None
+
+
+@contextmanager
+def watched_widths(
+    model: nn.Module, width: int, names: Sequence[str], left_out: Sequence[str]
+) -> Iterator[None]:
+    """Refuses, while inside, a layer that gets another number of columns than it expects."""
+
+    def look(
+        module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], name: str
+    ) -> None:
+        value = next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None)
+        if value is None or value.ndim == 0:
+            return
+        if isinstance(module, nn.Linear):
+            expected, got = module.in_features, value.shape[-1]
+        elif isinstance(module, nn.BatchNorm1d) and value.ndim > 1:
+            expected, got = module.num_features, value.shape[1]
+        else:
+            return
+        if expected == got:
+            return
+        asked = "The model" if got == width else f"Its layer {name!r}"
+        of_data = f"data with {width}" if got == width else f"{got}, from data with {width}"
+        absent = f"No inputs are: {listed(left_out)}. " if left_out else ""
+        raise ModelError(
+            "model-width",
+            f"{asked} expects {expected} inputs",
+            got=f"{of_data}: {listed(names)}" if names else of_data,
+            cure=f"{absent}Encode the data as for its training, the sensitive columns "
+            "included or not.",
+        )
+
+    handles = []
+    for path, module in model.named_modules():
+        if isinstance(module, (nn.Linear, nn.BatchNorm1d)):
+            handles.append(
+                module.register_forward_pre_hook(
+                    lambda m, a, k, path=path: look(m, a, k, path), with_kwargs=True
+                )
+            )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def require_retrainable(model: nn.Module) -> None:
+    """Raises a ``ModelError`` unless there is something to train, and dropout lets a part pass."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p >= 1:
+            raise ModelError(
+                "model-dropout",
+                "Dropout must keep some activations: p < 1",
+                got=f"p = {module.p:g} at {path!r}",
+                cure="Lower it; no neuron behind it can learn.",
+            )
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ModelError(
+            "model-frozen",
+            "A parameter must be trainable",
+            got="requires_grad = False on all of them" if any(True for _ in model.parameters())
+            else "a model without parameters",
+            cure="Call requires_grad_(True) on those that may change.",
+        )  # fmt: skip
+
+
+def copied(model: Module) -> Module:
+    """A deep copy, on parameters of its own."""
+    cached = _cached(model)
+    if cached is not None:
+        raise ModelError(
+            "model-nonleaf",
+            "A model must hold no tensors that were computed with gradients: they cannot be copied",
+            got=repr(cached),
+            cure="Detach it, register it as a buffer, or compute it in forward. For weight_norm "
+            "and the like use torch.nn.utils.parametrizations.",
+        )
+    try:
+        twin = copy.deepcopy(model)
+        own = {id(p) for p in model.parameters()}
+        good = list(twin.state_dict()) == list(model.state_dict())
+        good = good and not any(id(p) in own for p in twin.parameters())
+        problem = "" if good else "its copy.deepcopy gives something else, or shares its weights"
+    except FairNeuronError:
+        raise
+    except Exception as error:  # whatever the user's attributes raise
+        problem = first_line(error)
+    if problem:
+        raise ModelError(
+            "model-copy",
+            "The model must be a thing that copy.deepcopy copies",
+            got=problem,
+            cure="Keep files, locks and the like outside of it.",
+        )
+    return twin
+
+
+def _cached(model: nn.Module) -> str | None:
+    """Path of an attribute that holds a tensor with a history."""
+    for path, module in model.named_modules():
+        for name, value in [*vars(module).items(), *module._buffers.items()]:
+            inside = value.values() if isinstance(value, dict) else value
+            values = inside if isinstance(value, (dict, list, tuple)) else [value]
+            if name != "_buffers" and any(
+                isinstance(v, torch.Tensor) and not v.is_leaf for v in values
+            ):
+                return f"{path}.{name}" if path else name
+    return None
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a message, the first of many."""
+    shown = ", ".join(_text(name) for name in names[:_SHOWN])
+    more = len(names) - _SHOWN
+    return (f"{shown} … and {more} more" if more > 0 else shown) or "none"
+
+
+def _text(name: str) -> str:
+    return printable(str(name))
