@@ -656,13 +656,17 @@ def any_tables(draw: st.DrawFn) -> pd.DataFrame:
     )
 
 
+@pytest.mark.filterwarnings("ignore::fairneuron.FairNeuronWarning")
 @CALM
 @given(any_tables(), st.data())
 def test_a_schema_survives_json_and_encodes_the_same(
     table: pd.DataFrame, data: st.DataObject
 ) -> None:
     """Restored from JSON it is equal, and gives rows alone what they had in the whole table."""
-    whole = Dataset.from_frame(table, target="label", sensitive="group", include_sensitive=True)
+    texts = {"text": "category", "group": "category"}
+    whole = Dataset.from_frame(
+        table, target="label", sensitive="group", include_sensitive=True, types=texts
+    )
     restored = Schema.from_dict(json.loads(json.dumps(whole.schema.to_dict())))
     assert restored == whole.schema
     rows = data.draw(st.lists(st.integers(0, len(table) - 1), min_size=1, max_size=6))

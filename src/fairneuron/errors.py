@@ -18,7 +18,8 @@ the rule, the value that broke it, and the cure.
 
 import difflib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class FairNeuronError(Exception):
@@ -29,23 +30,39 @@ class FairNeuronError(Exception):
         rule: What must hold, as a sentence without the full stop.
         got: The value that broke the rule.
         cure: What to do about it.
+        problems: What was found, where it is several things at once.
     """
 
     exit_code = 3
 
-    def __init__(self, code: str, rule: str, *, got: object = None, cure: str = "") -> None:
+    def __init__(
+        self,
+        code: str,
+        rule: str,
+        *,
+        got: object = None,
+        cure: str = "",
+        problems: Sequence["FairNeuronError"] = (),
+    ) -> None:
         self.code, self.rule, self.got, self.cure = code, rule, got, cure
+        self.problems = tuple(problems)
         text = rule if got is None else f"{rule}; got {got}"
-        super().__init__(f"{text}. {cure}".rstrip())
+        lines = [f"  {i}. {problem}" for i, problem in enumerate(self.problems, start=1)]
+        super().__init__("\n".join([f"{text}. {cure}".rstrip(), *lines]))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.code, self.rule, self.got, self.cure)
+        return _rebuild, (type(self), self.code, self.rule, self.got, self.cure, self.problems)
 
 
 def _rebuild(
-    kind: type[FairNeuronError], code: str, rule: str, got: object, cure: str
+    kind: type[FairNeuronError],
+    code: str,
+    rule: str,
+    got: object,
+    cure: str,
+    problems: Sequence[FairNeuronError],
 ) -> FairNeuronError:
-    return kind(code, rule, got=got, cure=cure)
+    return kind(code, rule, got=got, cure=cure, problems=problems)
 
 
 class InputError(FairNeuronError):
@@ -72,6 +89,37 @@ class OutputError(InputError):
 
 class FairNeuronWarning(UserWarning):
     """We go on, but there is something to know."""
+
+
+class Problems:
+    """Collects what is wrong with a table, so that all of it is told at once."""
+
+    MOST = 20
+
+    def __init__(self) -> None:
+        self.found: list[DataError] = []
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keeps a ``DataError`` that is raised inside for later."""
+        try:
+            yield
+        except DataError as error:
+            self.found += error.problems or [error]  # type: ignore[arg-type]
+
+    def settle(self) -> None:
+        """Raises what was collected: the only problem itself, or one error that lists up to 20."""
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            codes = {problem.code for problem in self.found}
+            more = len(self.found) - self.MOST
+            raise DataError(
+                codes.pop() if len(codes) == 1 else "data-problems",
+                f"{len(self.found)} things in the data must be mended",
+                cure=f"The first {self.MOST}:" if more > 0 else "",
+                problems=self.found[: self.MOST],
+            )
 
 
 def warn(code: str, message: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isclose
@@ -12,15 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fairneuron.data.tables import UNKNOWN
 from fairneuron.errors import DataError, OptionError, require_range, warn
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from fairneuron.data.schema import Schema
 
 Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+PARTS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,8 @@ class Dataset:
         positive: What ``y == 1`` means.
         schema: How a table becomes such data, if it came from one.
         scaling: What ``split`` fitted on its training part, if it did.
+        weight: ``(n,)`` float64, how much each row counts in training, at least 0; all alike if
+            None. Audits count people, not weights.
     """
 
     x: torch.Tensor
@@ -77,52 +81,59 @@ class Dataset:
     positive: str = "1"
     schema: Schema | None = None
     scaling: Scaling | None = None
+    weight: Floats | None = None
 
     @classmethod
     def from_frame(
         cls,
-        frame: pd.DataFrame,
+        frame: object,
         *,
         target: str,
         positive: object = None,
         sensitive: str | Sequence[str],
         include_sensitive: bool = False,
-        drop: Sequence[str] = (),
+        drop: str | Sequence[str] = (),
+        types: Mapping[str, str] | None = None,
+        weight: str | None = None,
         name: str = "data",
     ) -> Dataset:
         """Encodes a table: numbers as they are, all else one-hot.
 
         Args:
-            frame: A pandas DataFrame, a row per sample.
+            frame: A pandas, polars or Arrow table, a row per sample; for files see ``read_table``.
             target: The column with the label; it must have two values.
             positive: The label that counts as ``y = 1``. May be left out for 0/1 and boolean
                 labels.
             sensitive: The column or columns whose groups are compared. A missing value is the group
-                "unknown".
+                "unknown", which is listed and not compared.
             include_sensitive: Whether these columns are inputs of the network too.
             drop: Columns that are neither inputs nor anything else.
+            types: Column name to "number" or "category", for those whose detected type is wrong.
+            weight: The column with sample weights.
             name: What to call the data in reports.
 
         Returns:
             The data, unscaled, with its fitted ``schema``.
 
         Raises:
-            DataError: For what cannot be encoded: see the ``data-*`` codes.
+            DataError: For what cannot be encoded, all of it at once: see the ``data-*`` codes.
+            OptionError: For unknown types.
         """
-        from fairneuron.data.schema import Schema, require_columns
+        from fairneuron.data.schema import Schema
+        from fairneuron.data.tables import as_frame
 
-        columns = [sensitive] if isinstance(sensitive, str) else list(sensitive)
-        drop = [drop] if isinstance(drop, str) else list(drop)
-        left_out = {target, *drop, *(() if include_sensitive else columns)}
-        require_columns(frame, drop)
-        schema = Schema.fit(
-            frame,
+        table = as_frame(frame)
+        schema = Schema.of_table(
+            table,
             target=target,
             positive=positive,
-            sensitive=columns,
-            inputs=[c for c in frame.columns if c not in left_out],
+            sensitive=[sensitive] if isinstance(sensitive, str) else list(sensitive),
+            include_sensitive=include_sensitive,
+            drop=[drop] if isinstance(drop, str) else list(drop),
+            types=types,
+            weight=weight,
         )
-        return schema.encode(frame, name=name)
+        return schema.encode(table, name=name)
 
     @classmethod
     def from_arrays(
@@ -135,20 +146,25 @@ class Dataset:
         feature_names: Sequence[str] | None = None,
         name: str = "data",
         positive: str = "1",
+        sample_weight: npt.ArrayLike | None = None,
     ) -> Dataset:
         """Takes ready arrays.
 
         Args:
             x: ``(n, features)`` numbers.
             y: ``(n,)`` integer class labels from 0.
-            sensitive: ``(n,)`` or ``(n, k)`` values of any type; their texts name the groups.
+            sensitive: ``(n,)`` or ``(n, k)`` values of any type; their texts name the groups. Rows
+                with a missing value (None, NaN) are the group "unknown", which is not compared.
             sensitive_names: Names of the k columns; "sensitive" (and a number) unless given.
             feature_names: Names of the columns of ``x``; "x0", "x1", … unless given.
             name: What to call the data in reports.
             positive: What ``y == 1`` means.
+            sample_weight: ``(n,)`` numbers, how much each row counts in training; audits count
+                people, not weights.
 
         Raises:
-            DataError: For different lengths, non-finite numbers or labels that are not 0, 1, ….
+            DataError: For different lengths, non-finite numbers, labels that are not 0, 1, …, or
+                weights that are negative or all 0.
         """
         tensor, labels, table = _numbers(x), np.asarray(y), np.asarray(sensitive)
         table = table[:, None] if table.ndim == 1 else table
@@ -162,8 +178,16 @@ class Dataset:
                 f"{tensor.shape[1]} features",
                 cure="Check the names.",
             )
-        columns = [np.unique(column.astype(str), return_inverse=True) for column in table.T]
-        names = tuple(sensitive_names or _numbered("sensitive", len(columns)))
+        names = tuple(sensitive_names or numbered("sensitive", table.shape[1]))
+        missing = _missing(sensitive).reshape(table.shape)
+        for column, count in zip(names, missing.sum(0), strict=True):
+            if count:
+                warn(
+                    "data-group-missing",
+                    f"{count} rows without {column!r}: listed as {UNKNOWN!r}, not compared",
+                )
+        texts = np.where(missing, UNKNOWN, table.astype(str))
+        columns = [np.unique(column, return_inverse=True) for column in texts.T]
         return cls(
             x=tensor,
             y=labels.astype(np.int64),
@@ -173,6 +197,7 @@ class Dataset:
             feature_names=tuple(feature_names or [f"x{i}" for i in range(tensor.shape[1])]),
             name=name,
             positive=positive,
+            weight=None if sample_weight is None else _weights(sample_weight),
         )
 
     def __post_init__(self) -> None:
@@ -184,6 +209,8 @@ class Dataset:
                 got=f"{float(self.x[row, column])} in row {row} of {self.feature_names[column]!r}",
                 cure="Fill or drop it.",
             )
+        if self.weight is not None:
+            _check_weights(self.weight, len(self))
 
     def __len__(self) -> int:
         return len(self.y)
@@ -217,6 +244,37 @@ class Dataset:
         """Rows per group, ``(groups,)``."""
         return np.bincount(self.group, minlength=len(self.group_names))
 
+    @cached_property
+    def compared(self) -> Mask:
+        """Whether each group is compared, ``(groups,)``: all but those with an unknown level."""
+        known = np.ones(1, dtype=bool)
+        for levels in self.sensitive_levels:
+            known = np.logical_and.outer(known, np.array(levels) != UNKNOWN).ravel()
+        return known
+
+    @cached_property
+    def relative_weight(self) -> Floats | None:
+        """``(n,)`` weights with the mean 1; None if all rows count alike."""
+        if self.weight is None:
+            return None
+        least = float(np.finfo(np.float64).tiny)
+        part = self.weight / max(float(self.weight.max(initial=0)), least)  # no sum overflows
+        relative: Floats = part / max(float(part.mean()) if len(part) else 1.0, least)
+        return relative
+
+    @cached_property
+    def gap_weight(self) -> Floats | None:
+        """``(n,)`` how much each row counts in the gap between groups.
+
+        Its relative weight, or 0 if its group is not compared; None if all rows count alike.
+        """
+        inside = self.compared[self.group]
+        if inside.all():
+            return self.relative_weight
+        own = 1.0 if self.relative_weight is None else self.relative_weight
+        counts: Floats = np.where(inside, own, 0.0)
+        return counts
+
     def subset(self, rows: Mask | Ints) -> Dataset:
         """Returns the rows that a mask or an index selects.
 
@@ -240,6 +298,21 @@ class Dataset:
             x=self.x[torch.from_numpy(index)],
             y=self.y[index],
             sensitive=self.sensitive[index],
+            weight=None if self.weight is None else self.weight[index],
+        )
+
+    def joined(self, *others: Dataset) -> Dataset:
+        """These rows, and below them those of other parts of the same data."""
+        every = (self, *others)
+        weighted = all(data.weight is not None for data in every)
+        return replace(
+            self,
+            x=torch.cat([data.x for data in every]),
+            y=np.concatenate([data.y for data in every]),
+            sensitive=np.concatenate([data.sensitive for data in every]),
+            weight=np.concatenate([np.asarray(d.weight, np.float64) for d in every])
+            if weighted
+            else None,
         )
 
     def split(
@@ -270,15 +343,63 @@ class Dataset:
                 cure="For example (0.7, 0.1, 0.2).",
             )
         require_range("seed", seed, 0, 2**63 - 1)
-        order = np.random.default_rng(seed).permutation(len(self))
-        cell = self.y * len(self.group_names) + self.group
-        order = order[np.argsort(cell[order], kind="stable")]
+        order = self._by_cell(seed)
         in_test = _every(len(order), fractions[2])
         rest = order[~in_test]
         in_valid = _every(len(rest), fractions[1] / (fractions[0] + fractions[1]))
-        parts = [self.subset(np.sort(i)) for i in (rest[~in_valid], rest[in_valid], order[in_test])]
-        for part, title in zip(parts, ("training", "validation", "test"), strict=True):
-            self._check_part(part, title)
+        part = np.zeros(len(self), dtype=np.int64)
+        part[rest[in_valid]], part[order[in_test]] = 1, 2
+        return self._parts(part, scale=scale)
+
+    def split_by(self, part: Ints, *, scale: bool = True) -> tuple[Dataset, Dataset, Dataset]:
+        """Splits as somebody else did.
+
+        Args:
+            part: ``(n,)`` 0 for training, 1 for validation, 2 for test.
+            scale: As in ``split``.
+
+        Raises:
+            DataError: If a part would miss a class or a value of a sensitive column.
+        """
+        for k, (column, levels) in enumerate(
+            zip(self.sensitive_names, self.sensitive_levels, strict=True)
+        ):
+            for code, title in enumerate(PARTS):
+                found = set(self.sensitive[part == code, k].tolist())
+                lost = sorted(set(self.sensitive[:, k].tolist()) - found)
+                lost = [i for i in lost if levels[i] != UNKNOWN]
+                if lost and found:
+                    raise DataError(
+                        "data-group-absent",
+                        "Each part of a split needs people of every group",
+                        got=f"nobody of {column} = {levels[lost[0]]!r} in the {title} part",
+                        cure="Give one table and let us split it by label and group.",
+                    )
+        return self._parts(part, scale=scale)
+
+    def with_validation(self, part: Ints, *, seed: int = 0) -> Ints:
+        """A split in which an eighth of the training rows, stratified, is for validation.
+
+        Args:
+            part: ``(n,)`` 0 for training, 2 for test.
+            seed: Another seed, other rows.
+        """
+        order = self._by_cell(seed)
+        order = order[part[order] == 0]
+        changed = part.copy()
+        changed[order[_every(len(order), 1 / 8)]] = 1
+        return changed
+
+    def _by_cell(self, seed: int) -> Ints:
+        """All rows in random order, sorted by label and group."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        cell = self.y * len(self.group_names) + self.group
+        return order[np.argsort(cell[order], kind="stable")]
+
+    def _parts(self, part: Ints, *, scale: bool) -> tuple[Dataset, Dataset, Dataset]:
+        parts = [self.subset(np.flatnonzero(part == code)) for code in range(3)]
+        for subset, title in zip(parts, PARTS, strict=True):
+            self._check_part(subset, title)
         if not scale:
             return parts[0], parts[1], parts[2]
         scaling = Scaling.fit(parts[0].x)
@@ -287,14 +408,14 @@ class Dataset:
         return train, valid, test
 
     def _check_part(self, part: Dataset, title: str) -> None:
-        if len(np.unique(part.y)) < len(np.unique(self.y)):
+        if not len(part) or len(np.unique(part.y)) < len(np.unique(self.y)):
             raise DataError(
                 "data-too-few",
                 "Each part of a split needs samples of every class",
                 got=f"{len(part)} {title} rows",
                 cure="Give more data.",
             )
-        lost = np.flatnonzero((self.group_counts > 0) & (part.group_counts == 0))
+        lost = np.flatnonzero((self.group_counts > 0) & (part.group_counts == 0) & self.compared)
         if len(lost):
             warn(
                 "data-group-absent",
@@ -347,6 +468,42 @@ def _check_arrays(tensor: torch.Tensor, labels: npt.NDArray[Any], table: npt.NDA
         )
 
 
+def _missing(sensitive: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Which values are None, NaN or pandas.NA; their texts, such as "nan", are not."""
+    import pandas as pd
+
+    return np.asarray(pd.isna(np.asarray(sensitive, dtype=object)))
+
+
+def _weights(values: npt.ArrayLike) -> Floats:
+    """Float64; refused unless some of them count."""
+    try:
+        weights = np.array(values, dtype=np.float64)  # a copy of our own
+    except (TypeError, ValueError):
+        raise _weight_error("something else than numbers") from None
+    if weights.size and not weights.any():
+        raise _weight_error("zeros alone")
+    return weights
+
+
+def _check_weights(weights: Floats, n: int) -> None:
+    if np.shape(weights) != (n,):
+        raise _weight_error(f"{np.shape(weights)} for {n} rows")
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise _weight_error(f"{weights[row]:g} in row {row}")
+
+
+def _weight_error(got: str) -> DataError:
+    return DataError(
+        "data-weights",
+        "There must be a finite weight for each row, at least 0 and not all 0",
+        got=got,
+        cure="Correct the weights, or drop the rows that shall not count.",
+    )
+
+
 def _numbers(x: npt.ArrayLike | torch.Tensor) -> torch.Tensor:
     """Float32, on the CPU."""
     array = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
@@ -364,5 +521,6 @@ def _every(n: int, fraction: float) -> Mask:
     return np.diff(steps) > 0
 
 
-def _numbered(name: str, n: int) -> list[str]:
+def numbered(name: str, n: int) -> list[str]:
+    """The name, or n of it with numbers."""
     return [name] if n == 1 else [f"{name}{i + 1}" for i in range(n)]

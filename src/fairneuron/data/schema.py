@@ -1,33 +1,37 @@
-"""How a table becomes a Dataset: fitted once, applied to any later table of the same columns."""
+"""How a table becomes a Dataset: fitted once, applied to any later table of the same columns.
+
+Free of torch, so that a bad table is refused at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
-from fairneuron.data.dataset import Dataset
-from fairneuron.errors import DataError, did_you_mean, warn
+from fairneuron.data.columns import (
+    TYPES,
+    Column,
+    as_text,
+    codes_of,
+    encode_input,
+    fit_groups,
+    fit_input,
+    fit_labels,
+    numbers_of,
+    require_columns,
+    require_no_copy,
+)
+from fairneuron.errors import DataError, Problems, require_known
 
-UNKNOWN = "unknown"
+if TYPE_CHECKING:
+    from fairneuron.data.dataset import Dataset
 
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table; a column without categories is numeric."""
-
-    name: str
-    categories: tuple[str, ...] = ()
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """The columns of ``x`` that it becomes."""
-        return tuple(f"{self.name}={c}" for c in self.categories) or (self.name,)
+_MOST_CELLS = 1 << 29  # of x: 2 GiB of float32
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Schema:
         positive: The label of ``y = 1``, as text.
         sensitive: The sensitive columns with their groups.
         inputs: The columns that the network reads, in this order.
+        unused: Other columns of the table it was fitted on, with the reason why they are no inputs.
+        weight: The column with the sample weights, or None.
     """
 
     target: str
@@ -47,6 +53,8 @@ class Schema:
     positive: str
     sensitive: tuple[Column, ...]
     inputs: tuple[Column, ...]
+    unused: tuple[tuple[str, str], ...] = ()
+    weight: str | None = None
 
     @classmethod
     def fit(
@@ -57,36 +65,99 @@ class Schema:
         positive: object = None,
         sensitive: Sequence[str],
         inputs: Sequence[str],
+        types: Mapping[str, str] | None = None,
+        weight: str | None = None,
     ) -> Schema:
-        """Learns categories and labels from a table.
+        """Learns types, categories and labels from a table, and looks for all that is wrong in it.
+
+        Numbers are numeric inputs; texts are categories. A column of texts that has a value of its
+        own in most rows (a name, an id) is left out with a warning, unless its type is given.
 
         Args:
             frame: The table.
             target: The column with the label.
             positive: The label of ``y = 1``; may be left out for 0/1 and boolean labels.
             sensitive: The columns whose groups are compared.
-            inputs: The columns that the network reads.
+            inputs: The columns that the network reads; none if somebody else encodes them.
+            types: Column name to "number" or "category", for those whose detected type is wrong.
+            weight: The column with sample weights.
 
         Raises:
-            DataError: For columns that are not there or cannot play their part.
+            DataError: For columns that are not there or cannot play their part: all of them at
+                once, up to 20.
+            OptionError: For unknown types.
         """
-        require_columns(frame, [target, *sensitive, *inputs])
+        given = dict(types or {})
+        for kind in given.values():
+            require_known("option-type", "type of a column", kind, TYPES)
+        chosen = [target, *sensitive, *inputs, *given, *([] if weight is None else [weight])]
+        require_columns(frame, chosen)
         frame = frame.reset_index(drop=True)
-        if not sensitive or len(set(sensitive)) < len(sensitive):
-            raise DataError(
-                "data-no-sensitive",
-                "A sensitive column must be named, each once",
-                got=", ".join(sensitive) or "none",
-                cure="Name the columns whose groups are compared.",
-            )
-        if target in sensitive or target in inputs:
-            raise DataError(
-                "data-target-used",
-                "The target cannot be an input or a sensitive column",
-                got=repr(target),
-                cure="Name another one.",
-            )
-        negative, positive_text = _labels(frame[target], positive)
+        _require_roles(target, sensitive, inputs, weight)
+        problems = Problems()
+        negative, positive_text, groups, read = "", "", [], []
+        with problems.collected():
+            negative, positive_text = fit_labels(frame[target], positive)
+        for name in sensitive:
+            with problems.collected():
+                groups.append(fit_groups(frame[name]))
+        for name in inputs:
+            with problems.collected():
+                read.append(fit_input(frame[name], given.get(name)))
+                require_no_copy(frame[name], frame[target])
+        problems.settle()
+        kept = tuple(column for column in read if column is not None)
+        left = [name for name, column in zip(inputs, read, strict=True) if column is None]
+        if inputs:
+            _require_size(frame, kept)
+        reasons = {target: "target", **dict.fromkeys(sensitive, "sensitive")}
+        reasons |= dict.fromkeys(left, "a value per row")
+        reasons |= {} if weight is None else {weight: "sample weight"}
+        used = {column.name for column in kept}
+        return cls(
+            target=target,
+            negative=negative,
+            positive=positive_text,
+            sensitive=tuple(groups),
+            inputs=kept,
+            unused=tuple(
+                (str(n), reasons.get(n, "dropped")) for n in frame.columns if n not in used
+            ),
+            weight=weight,
+        )
+
+    @classmethod
+    def of_table(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        target: str,
+        positive: object = None,
+        sensitive: Sequence[str],
+        include_sensitive: bool = False,
+        drop: Sequence[str] = (),
+        types: Mapping[str, str] | None = None,
+        weight: str | None = None,
+    ) -> Schema:
+        """Fits a schema whose inputs are all columns that play no other part.
+
+        Args:
+            frame: The table.
+            target: As in ``fit``.
+            positive: As in ``fit``.
+            sensitive: As in ``fit``.
+            include_sensitive: Whether the sensitive columns are inputs too.
+            drop: Columns that are neither inputs nor anything else.
+            types: As in ``fit``.
+            weight: As in ``fit``.
+
+        Raises:
+            DataError: As ``fit``.
+            OptionError: As ``fit``.
+        """
+        require_columns(frame, drop)
+        left_out = {target, weight, *drop, *(() if include_sensitive else sensitive)}
+        inputs = [c for c in frame.columns if c not in left_out]
         if not inputs:
             raise DataError(
                 "data-no-inputs",
@@ -94,13 +165,70 @@ class Schema:
                 got=f"columns {list(frame.columns)}",
                 cure="Drop fewer columns.",
             )
-        return cls(
+        return cls.fit(
+            frame,
             target=target,
-            negative=negative,
-            positive=positive_text,
-            sensitive=tuple(_sensitive(frame[name]) for name in sensitive),
-            inputs=tuple(_input(frame[name]) for name in inputs),
+            positive=positive,
+            sensitive=sensitive,
+            inputs=inputs,
+            types=types,
+            weight=weight,
         )
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The columns of ``x``."""
+        return tuple(f for c in self.inputs for f in c.features)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns whose values are texts, whatever they look like."""
+        named = [c.name for c in (*self.inputs, *self.sensitive) if c.categories]
+        return (self.target, *named)
+
+    def inputs_of(self, frame: pd.DataFrame) -> npt.NDArray[np.float32]:
+        """Encodes the inputs of a table, ``(n, features)``; no label or group is needed.
+
+        Raises:
+            DataError: For missing columns, missing numbers, or categories that the schema does not
+                know: all of them at once, up to 20.
+        """
+        require_columns(frame, [c.name for c in self.inputs])
+        frame = frame.reset_index(drop=True)
+        problems, blocks = Problems(), []
+        for column in self.inputs:
+            with problems.collected():
+                blocks.append(encode_input(frame[column.name], column))
+        problems.settle()
+        return np.concatenate(blocks, axis=1)
+
+    def labels_of(self, frame: pd.DataFrame) -> npt.NDArray[np.int64]:
+        """Labels ``(n,)``, 1 for the positive one.
+
+        Raises:
+            DataError: For labels that the schema does not know.
+        """
+        require_columns(frame, [self.target])
+        labels = as_text(frame[self.target])
+        known = labels.isin([self.negative, self.positive])
+        if not known.all():
+            raise DataError(
+                "data-labels",
+                f"Labels must be {self.negative!r} or {self.positive!r}",
+                got=repr(labels[~known].iloc[0]),
+                cure="Correct or drop these rows.",
+            )
+        return np.asarray(labels == self.positive, dtype=np.int64)
+
+    def groups_of(self, frame: pd.DataFrame) -> npt.NDArray[np.int64]:
+        """Codes ``(n, k)`` into the groups of the sensitive columns.
+
+        Raises:
+            DataError: For groups that the schema does not know.
+        """
+        require_columns(frame, [c.name for c in self.sensitive])
+        frame = frame.reset_index(drop=True)
+        return np.stack([codes_of(frame[c.name], c) for c in self.sensitive], axis=1)
 
     def encode(self, frame: pd.DataFrame, *, name: str = "data") -> Dataset:
         """Applies the schema.
@@ -113,29 +241,42 @@ class Schema:
             DataError: For missing columns, missing numbers, labels or categories that the schema
                 does not know.
         """
-        require_columns(frame, [self.target, *(c.name for c in self.sensitive + self.inputs)])
-        frame = frame.reset_index(drop=True)
-        labels = _text(frame[self.target])
-        known = labels.isin([self.negative, self.positive])
-        if not known.all():
-            raise DataError(
-                "data-labels",
-                f"Labels must be {self.negative!r} or {self.positive!r}",
-                got=repr(labels[~known].iloc[0]),
-                cure="Correct or drop these rows.",
-            )
-        sensitive = np.stack([_codes(frame[c.name], c) for c in self.sensitive], axis=1)
-        blocks = [_encode(frame[c.name], c) for c in self.inputs]
+        return self.with_inputs(frame, self.inputs_of(frame), self.feature_names, name=name)
+
+    def with_inputs(
+        self, frame: pd.DataFrame, x: Any, feature_names: Sequence[str], *, name: str = "data"
+    ) -> Dataset:
+        """Labels and groups of a table, with inputs that somebody else made of it.
+
+        Args:
+            frame: The table.
+            x: ``(n, features)`` numbers.
+            feature_names: The columns of ``x``.
+            name: What to call the data in reports.
+
+        Raises:
+            DataError: For labels or groups that the schema does not know, or other lengths.
+        """
+        import torch
+
+        from fairneuron.data.dataset import Dataset
+
+        problems, parts = Problems(), []
+        for part in (self.labels_of, self.groups_of):
+            with problems.collected():
+                parts.append(part(frame))
+        problems.settle()
         return Dataset(
-            x=torch.from_numpy(np.concatenate(blocks, axis=1)),
-            y=np.asarray(labels == self.positive, dtype=np.int64),
-            sensitive=sensitive,
+            x=torch.from_numpy(x),
+            y=parts[0],
+            sensitive=parts[1],
             sensitive_names=tuple(c.name for c in self.sensitive),
             sensitive_levels=tuple(c.categories for c in self.sensitive),
-            feature_names=tuple(f for c in self.inputs for f in c.features),
+            feature_names=tuple(feature_names),
             name=name,
             positive=self.positive,
             schema=self,
+            weight=None if self.weight is None else _weights(frame, self.weight),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,151 +284,72 @@ class Schema:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Schema:
-        """Restores what ``to_dict`` gave."""
-        columns = {
-            key: tuple(Column(c["name"], tuple(c["categories"])) for c in fields[key])
-            for key in ("sensitive", "inputs")
-        }
-        return cls(**{**fields, **columns})
+    def from_dict(cls, fields: Mapping[str, Any]) -> Schema:
+        """Restores what ``to_dict`` gave.
 
-
-def require_columns(frame: pd.DataFrame, wanted: Sequence[str]) -> None:
-    """Raises a ``DataError`` unless the table has rows and these columns, each once."""
-    if not frame.columns.is_unique:
-        raise DataError(
-            "data-duplicate-column",
-            "Column names must differ",
-            got=repr(frame.columns[frame.columns.duplicated()][0]),
-            cure="Rename one of them.",
-        )
-    for name in wanted:
-        if name not in frame.columns:
+        Raises:
+            DataError: For anything else.
+        """
+        try:
+            columns = {
+                key: tuple(
+                    Column(str(c["name"]), tuple(map(str, c["categories"]))) for c in fields[key]
+                )
+                for key in ("sensitive", "inputs")
+            }
+            unused = tuple((str(name), str(why)) for name, why in fields["unused"])
+            texts = {key: str(fields[key]) for key in ("target", "negative", "positive")}
+            weight = None if fields["weight"] is None else str(fields["weight"])
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                "data-no-column",
-                "A named column must exist",
-                got=repr(name),
-                cure=did_you_mean(name, frame.columns),
-            )
-    if len(frame) == 0:
+                "data-schema",
+                "A schema must be what Schema.to_dict gives",
+                got=f"{type(error).__name__}: {error}",
+                cure="Check the file that it is from.",
+            ) from error
+        return cls(**texts, **columns, unused=unused, weight=weight)  # type: ignore[arg-type]
+
+
+def _require_roles(
+    target: str, sensitive: Sequence[str], inputs: Sequence[str], weight: str | None
+) -> None:
+    """The target plays no other part, and there are sensitive columns."""
+    if not sensitive or len(set(sensitive)) < len(sensitive):
         raise DataError(
-            "data-empty", "The table must have rows", got="none", cure="Check the file."
+            "data-no-sensitive",
+            "A sensitive column must be named, each once",
+            got=", ".join(sensitive) or "none",
+            cure="Name the columns whose groups are compared.",
         )
-
-
-def _text(column: pd.Series[Any]) -> pd.Series[str]:
-    """Values as texts; a whole number held as a float (1.0) reads as 1."""
-    return column.map({value: _value(value) for value in column.unique()})
-
-
-def _value(value: object) -> str:
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def _labels(column: pd.Series[Any], positive: object) -> tuple[str, str]:
-    if column.isna().any():
+    if target in sensitive or target in inputs or target == weight:
         raise DataError(
-            "data-label-missing",
-            "Every row needs a label",
-            got=f"{int(column.isna().sum())} missing in {column.name!r}",
-            cure="Drop these rows.",
+            "data-target-used",
+            "The target cannot be an input, a sensitive column or a weight",
+            got=repr(target),
+            cure="Name another one.",
         )
-    values = sorted(set(_text(column)))
-    if len(values) != 2:
-        raise DataError(
-            "data-labels",
-            f"The target {column.name!r} must have two values",
-            got=f"{len(values)}: {', '.join(values[:5])}",
-            cure="Binarise it, or choose another target.",
-        )
-    if positive is None and values not in (["0", "1"], ["False", "True"]):
-        raise DataError(
-            "data-positive",
-            f"The positive label of {column.name!r} must be named",
-            got=f"values {values[0]!r} and {values[1]!r}",
-            cure="Say which one counts as y = 1, for example positive=" + repr(values[1]) + ".",
-        )
-    chosen = values[1] if positive is None else _value(positive)
-    if chosen not in values:
-        raise DataError(
-            "data-positive",
-            f"The positive label must be a value of {column.name!r}",
-            got=repr(chosen),
-            cure=did_you_mean(chosen, values),
-        )
-    return values[values.index(chosen) - 1], chosen
 
 
-def _sensitive(column: pd.Series[Any]) -> Column:
-    most = 20
-    if pd.api.types.is_numeric_dtype(column) and column.nunique() > most:
+def _require_size(frame: pd.DataFrame, inputs: Sequence[Column]) -> None:
+    width = sum(len(column.features) for column in inputs)
+    if not inputs:
         raise DataError(
-            "data-sensitive-continuous",
-            f"A sensitive column must have at most {most} groups",
-            got=f"{column.nunique()} numbers in {column.name!r}",
-            cure="Bin it, for example with pandas.cut.",
+            "data-no-inputs",
+            "At least one column must be left as an input",
+            got="only columns with a value per row",
+            cure="Declare the type of one.",
         )
-    levels = set(_text(column.dropna()))
-    if column.isna().any():
-        warn(
-            "data-group-missing",
-            f"{int(column.isna().sum())} rows without {column.name!r}: a group of their own",
-        )
-        levels.add(UNKNOWN)
-    if len(levels) < 2:
+    if width * len(frame) > _MOST_CELLS:
+        widest = sorted(inputs, key=lambda c: -len(c.features))[:3]
         raise DataError(
-            "data-single-group",
-            f"The sensitive column {column.name!r} must have two groups or more",
-            got=f"only {sorted(levels)}",
-            cure="Choose another column.",
+            "data-too-wide",
+            f"Rows times inputs must be at most {_MOST_CELLS}",
+            got=f"{len(frame)} x {width}; the most from "
+            + ", ".join(f"{c.name!r} ({len(c.features)})" for c in widest),
+            cure="Drop these columns, or group their values.",
         )
-    return Column(str(column.name), tuple(sorted(levels)))
 
 
-def _input(column: pd.Series[Any]) -> Column:
-    if pd.api.types.is_numeric_dtype(column):
-        return Column(str(column.name))
-    levels = set(column.dropna().astype(str))
-    return Column(
-        str(column.name), tuple(sorted(levels | ({UNKNOWN} if column.isna().any() else set())))
-    )
-
-
-def _codes(column: pd.Series[Any], fitted: Column) -> npt.NDArray[np.int64]:
-    """Positions in the fitted categories, ``(n,)``."""
-    text = _text(column.dropna()).reindex(column.index).fillna(UNKNOWN)
-    codes = pd.Index(fitted.categories).get_indexer(pd.Index(text))
-    if (codes < 0).any():
-        raise DataError(
-            "data-unseen-category",
-            f"Values of {fitted.name!r} must be among those the schema was fitted on",
-            got=repr(text.iloc[int(np.argmin(codes))]),
-            cure=f"Known: {', '.join(fitted.categories[:20])}.",
-        )
-    return codes.astype(np.int64)
-
-
-def _encode(column: pd.Series[Any], fitted: Column) -> npt.NDArray[np.float32]:
-    """``(n, 1)`` numbers or ``(n, categories)`` zeros and ones."""
-    if fitted.categories:
-        return np.eye(len(fitted.categories), dtype=np.float32)[_codes(column, fitted)]
-    if np.iscomplexobj(column):
-        raise DataError(
-            "data-complex",
-            f"The input {fitted.name!r} must hold real numbers",
-            got="complex ones",
-            cure="Split them into two columns.",
-        )
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = ~(np.abs(numbers) <= np.finfo(np.float32).max)
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise DataError(
-            "data-nonfinite",
-            f"Every value of the input {fitted.name!r} must be a finite number",
-            got=f"{column.iloc[row]!r} in row {row} and {int(bad.sum()) - 1} more",
-            cure="Fill or drop these rows.",
-        )
-    return numbers.astype(np.float32)[:, None]
+def _weights(frame: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
+    require_columns(frame, [name])
+    return numbers_of(frame[name].reset_index(drop=True), name)

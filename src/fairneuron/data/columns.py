@@ -1,0 +1,352 @@
+"""What a column of a table can be: labels, groups, numbers, categories; and what it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from fairneuron.data.tables import (
+    EXACT,
+    LEADING_ZEROS,
+    NOT_FINITE,
+    NUMBER,
+    UNKNOWN,
+    duplicate_column,
+)
+from fairneuron.errors import DataError, did_you_mean, warn
+
+TYPES = ("number", "category")
+_MOST_GROUPS = 20  # numbers with more values are no groups
+_FEW = 20  # rows: in fewer, a value per row or a copy of the label may be chance
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; a column without categories is numeric."""
+
+    name: str
+    categories: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> str:
+        """One of "number" and "category"."""
+        return TYPES[bool(self.categories)]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The columns of ``x`` that it becomes."""
+        return tuple(f"{self.name}={c}" for c in self.categories) or (self.name,)
+
+
+def describe_columns(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """What each column would be as an input, with its problem if it has one; for printing."""
+    for name, column in frame.items():
+        problem, kind = "", "category"
+        try:
+            fitted = fit_input(column, None, quiet=True)
+            kind = "left out: a value per row" if fitted is None else fitted.type
+        except DataError as error:
+            problem = str(error)
+        distinct = column.dropna().astype(str).unique()
+        yield {
+            "column": str(name),
+            "type": kind if not problem else "",
+            "distinct": len(distinct),
+            "missing": int(column.isna().sum()),
+            "examples": [str(value) for value in distinct[:3]],
+            "problem": problem,
+        }
+
+
+def require_columns(frame: pd.DataFrame, wanted: Sequence[str]) -> None:
+    """Raises a ``DataError`` unless the table has rows and these columns, each once."""
+    if not frame.columns.is_unique:
+        raise duplicate_column([str(name) for name in frame.columns])
+    for name in wanted:
+        if name not in frame.columns:
+            raise DataError(
+                "data-no-column",
+                "A named column must exist",
+                got=repr(name),
+                cure=did_you_mean(name, frame.columns),
+            )
+    if len(frame) == 0:
+        raise DataError(
+            "data-empty", "The table must have rows", got="none", cure="Check the file."
+        )
+
+
+def as_text(column: pd.Series[Any]) -> pd.Series[str]:
+    """Values as texts; a whole number held as a float (1.0) reads as 1."""
+    return column.map({value: _value(value) for value in _distinct(column)})
+
+
+def _distinct(column: pd.Series[Any]) -> Any:
+    try:
+        return column.unique()
+    except TypeError as error:  # lists and dicts
+        raise DataError(
+            "data-type",
+            f"Values of {column.name!r} must be numbers or texts",
+            got=repr(type(column.iloc[0]).__name__),
+            cure="Take them apart into columns, or drop the column.",
+        ) from error
+
+
+def _value(value: object) -> str:
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def fit_labels(column: pd.Series[Any], positive: object) -> tuple[str, str]:
+    """The negative and the positive label of a target column, as texts."""
+    if column.isna().any():
+        raise DataError(
+            "data-label-missing",
+            "Every row needs a label",
+            got=f"{int(column.isna().sum())} missing in {column.name!r}",
+            cure="Drop these rows.",
+        )
+    values = sorted(set(as_text(column)))
+    if len(values) != 2:
+        shown = ", ".join(values[:5]) + (", …" if len(values) > 5 else "")
+        raise DataError(
+            "data-labels",
+            f"The target {column.name!r} must have two values",
+            got=f"{len(values)}: {shown}",
+            cure="Give rows of both classes."
+            if len(values) == 1
+            else "Binarise it, or choose another target.",
+        )
+    if positive is None and values not in (["0", "1"], ["False", "True"]):
+        raise DataError(
+            "data-positive",
+            f"The positive label of {column.name!r} must be named",
+            got=f"values {values[0]!r} and {values[1]!r}",
+            cure="Say which one counts as y = 1, for example positive=" + repr(values[1]) + ".",
+        )
+    chosen = values[1] if positive is None else _value(positive)
+    if chosen not in values:
+        raise DataError(
+            "data-positive",
+            f"The positive label must be a value of {column.name!r}",
+            got=repr(chosen),
+            cure=did_you_mean(chosen, values),
+        )
+    return values[values.index(chosen) - 1], chosen
+
+
+def fit_groups(column: pd.Series[Any]) -> Column:
+    """The groups of a sensitive column."""
+    if pd.api.types.is_numeric_dtype(column) and column.nunique() > _MOST_GROUPS:
+        raise DataError(
+            "data-sensitive-continuous",
+            f"A sensitive column must have at most {_MOST_GROUPS} groups",
+            got=f"{column.nunique()} numbers in {column.name!r}",
+            cure="Bin it, for example with pandas.cut.",
+        )
+    levels = set(as_text(column.dropna()))
+    if len(levels) > max(_MOST_GROUPS, len(column) // 2):
+        raise DataError(
+            "data-sensitive-continuous",
+            "A sensitive column must have groups of several people",
+            got=f"{len(levels)} values in {len(column)} rows of {column.name!r}",
+            cure="Choose another column.",
+        )
+    if column.isna().any():
+        warn(
+            "data-group-missing",
+            f"{int(column.isna().sum())} rows without {column.name!r}: listed as {UNKNOWN!r}, "
+            "not compared",
+        )
+        levels.add(UNKNOWN)
+    if len(levels - {UNKNOWN}) < 2:
+        raise DataError(
+            "data-single-group",
+            f"The sensitive column {column.name!r} must have two groups or more",
+            got=f"only {sorted(levels)}",
+            cure="Choose another column.",
+        )
+    _warn_alike(column.name, levels)
+    return Column(str(column.name), tuple(sorted(levels)))
+
+
+def _warn_alike(name: object, levels: set[str]) -> None:
+    """Warns of values that differ in case or spaces alone."""
+    alike: dict[str, list[str]] = {}
+    for level in sorted(levels):
+        alike.setdefault(" ".join(level.split()).casefold(), []).append(level)
+    pairs = [" and ".join(map(repr, found)) for found in alike.values() if len(found) > 1]
+    if pairs:
+        warn(
+            "data-alike",
+            f"Values of {name!r} differ in case or spaces alone, and are kept apart: "
+            + "; ".join(pairs[:5]),
+        )
+
+
+def fit_input(column: pd.Series[Any], kind: str | None, *, quiet: bool = False) -> Column | None:
+    """The fitted input, or None for a column to leave out."""
+    name = str(column.name)
+    _require_plain(column)
+    numeric = pd.api.types.is_numeric_dtype(column)
+    if numeric if kind is None else kind == "number":
+        numbers = numbers_of(column, name)
+        if not quiet and len(numbers) > 1 and (numbers == numbers[0]).all():
+            warn("data-constant", f"The input {name!r} has one value alone: {column.iloc[0]}")
+        return Column(name)
+    levels = set(as_text(column.dropna()) if numeric else _distinct(column.dropna().map(str)))
+    declared = kind is not None or isinstance(column.dtype, pd.CategoricalDtype)
+    if not declared:
+        if _reads_as_numbers(column, name, levels, quiet=quiet):
+            return fit_input(column, "number", quiet=quiet)
+        if len(levels) > max(_FEW, len(column) / 2):
+            if not quiet:
+                warn(
+                    "data-identifier",
+                    f"The column {name!r} has {len(levels)} values in {len(column)} rows and is "
+                    "left out; declare its type to keep it",
+                )
+            return None
+    if column.isna().any():
+        levels.add(UNKNOWN)
+    if not quiet:
+        _warn_alike(name, levels)
+        if len(levels) == 1 and len(column) > 1:
+            warn("data-constant", f"The input {name!r} has one value alone: {min(levels)}")
+    return Column(name, tuple(sorted(levels)))
+
+
+def _require_plain(column: pd.Series[Any]) -> None:
+    """Refuses what is neither numbers nor texts."""
+    name = column.name
+    if isinstance(column.dtype, pd.SparseDtype):
+        raise DataError(
+            "data-sparse",
+            f"The input {name!r} must be dense",
+            got=str(column.dtype),
+            cure="Use .sparse.to_dense().",
+        )
+    if np.iscomplexobj(column):
+        raise DataError(
+            "data-complex",
+            f"The input {name!r} must hold real numbers",
+            got="complex ones",
+            cure="Split them into two columns.",
+        )
+    if column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype):
+        raise DataError(
+            "data-type",
+            f"The input {name!r} must hold numbers or texts",
+            got=f"times ({column.dtype})",
+            cure="Turn them into numbers, such as days since a date, or drop the column.",
+        )
+
+
+def _reads_as_numbers(column: pd.Series[Any], name: str, levels: set[str], *, quiet: bool) -> bool:
+    """Whether texts are numbers with some that are not finite; refuses texts among numbers.
+
+    Texts that all are finite numbers come from a library in which somebody declared them texts, or
+    would lose their leading zeros: they are categories.
+    """
+    values = pd.Index(sorted(levels), dtype="str").str.strip()
+    plain = values.str.fullmatch(NUMBER)
+    if values.str.fullmatch(LEADING_ZEROS).any() and plain.all():
+        if not quiet:
+            warn(
+                "data-leading-zeros",
+                f"Numbers of {name!r} have leading zeros: read as categories, so that none is lost",
+            )
+        return False
+    if plain.all() and pd.api.types.infer_dtype(column) == "integer":
+        raise _huge(name, max(levels, key=len))
+    if plain.all() or not plain.any():
+        written = values.str.replace(r"[\s,'_%$€£]", "", regex=True)
+        if not plain.any() and len(values) and written.str.fullmatch(NUMBER).all():
+            raise DataError(
+                "data-number-format",
+                f"Numbers of {name!r} must be written plainly",
+                got=repr(values[0]),
+                cure="Write 1234.5, without separators, signs or units; "
+                "or declare the column a category.",
+            )
+        return False
+    others = values[~plain]
+    if others.str.fullmatch(NOT_FINITE).all():
+        return True
+    rows = int(column.map(str).isin(set(pd.Index(sorted(levels))[~plain])).sum())
+    raise DataError(
+        "data-mixed",
+        f"Values of {name!r} must be numbers or texts, not both",
+        got=f"{', '.join(map(repr, others[:3]))} in {rows} of {len(column)} rows, numbers in the "
+        "others",
+        cure="Fill or drop these, or declare the column a category.",
+    )
+
+
+def _huge(name: str, value: object) -> DataError:
+    return DataError(
+        "data-huge-integer",
+        f"Whole numbers of {name!r} must lie within ±2^53",
+        got=str(value),
+        cure="Drop the column if it is an identifier, or declare it a category.",
+    )
+
+
+def require_no_copy(column: pd.Series[Any], target: pd.Series[Any]) -> None:
+    """Refuses an input that states the label."""
+    if len(column) < _FEW or column.nunique() != 2 or target.nunique() != 2:
+        return
+    pairs = pd.DataFrame({"input": as_text(column), "label": as_text(target)})
+    if len(pairs.drop_duplicates()) == 2:
+        raise DataError(
+            "data-target-used",
+            "No input may state the label",
+            got=f"{column.name!r}, which has one value for each of {target.name!r}",
+            cure="Drop it.",
+        )
+
+
+def codes_of(column: pd.Series[Any], fitted: Column) -> npt.NDArray[np.int64]:
+    """Positions in the fitted categories, ``(n,)``."""
+    text = as_text(column.dropna()).reindex(column.index).fillna(UNKNOWN)
+    codes = pd.Index(fitted.categories).get_indexer(pd.Index(text))
+    if (codes < 0).any():
+        raise DataError(
+            "data-unseen-category",
+            f"Values of {fitted.name!r} must be among those the schema was fitted on",
+            got=repr(text.iloc[int(np.argmin(codes))]),
+            cure=f"Known: {', '.join(fitted.categories[:20])}.",
+        )
+    return codes.astype(np.int64)
+
+
+def encode_input(column: pd.Series[Any], fitted: Column) -> npt.NDArray[np.float32]:
+    """``(n, 1)`` numbers or ``(n, categories)`` zeros and ones."""
+    if fitted.categories:
+        return np.eye(len(fitted.categories), dtype=np.float32)[codes_of(column, fitted)]
+    _require_plain(column)
+    return numbers_of(column, fitted.name).astype(np.float32)[:, None]
+
+
+def numbers_of(column: pd.Series[Any], name: str) -> npt.NDArray[np.float64]:
+    """Finite numbers ``(n,)`` that float32 can hold."""
+    if column.dtype.kind in "iu" and (column.abs() > EXACT).any():
+        raise _huge(name, column[column.abs() > EXACT].iloc[0])
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    bad = ~(np.abs(numbers) <= np.finfo(np.float32).max)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataError(
+            "data-nonfinite",
+            f"Every value of the input {name!r} must be a finite number",
+            got=f"{column.iloc[row]!r} in row {row} and {int(bad.sum()) - 1} more",
+            cure="Fill or drop these rows.",
+        )
+    return numbers
