@@ -25,6 +25,9 @@ from fairneuron.models import mlp
 
 COMMAND = Path(sys.executable).with_name("fairneuron")
 RUN_FILES = {
+    "candidates.safetensors",
+    "encoding.json",
+    "front.json",
     "original.safetensors",
     "repaired.safetensors",
     "result.json",
@@ -86,7 +89,8 @@ def run_main(words: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture
         patch.delenv("FORCE_COLOR", raising=False)
         patch.setattr(sys, "argv", ["fairneuron", *words])
         patch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
-        with pytest.raises(SystemExit) as stop:
+        with warnings.catch_warnings(), pytest.raises(SystemExit) as stop:
+            warnings.simplefilter("default")  # pytest makes them errors
             cli.main()
     shown = capsys.readouterr()
     assert isinstance(stop.value.code, int)
@@ -162,7 +166,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "outputs": (limited("--outputs", "3"), "option-outputs"),
     "outputs of audit": (("audit", "--data", "credit", "--outputs", "0"), "option-outputs"),
     "part": (("audit", "--data", "credit", "--part", "tst"), "option-part"),
-    "part of paths": (("paths", "--data", "credit", "--part", "all"), "option-part"),
+    "part of paths": (("paths", "--data", "credit", "--part", "alll"), "option-part"),
     "gamma of paths": (("paths", "--data", "credit", "--gamma", "0"), "option-range"),
     "theta of paths": (("paths", "--data", "credit", "--theta", "-1"), "option-range"),
     "contribution": (
@@ -405,7 +409,7 @@ def test_bad_weights(name: str, call: Callable[..., Outcome], tmp_path: Path) ->
     (tmp_path / "text").write_text("weights", encoding="utf-8")
     outcome = call("audit", "--data", "credit", "--weights", name)
     assert (outcome.code, outcome.out) == (2, "")
-    assert re.fullmatch(r"error\[model-file\]: [^\n]+\n", outcome.err)
+    assert re.fullmatch(r"error\[model-file[a-z-]*\]: [^\n]+\n", outcome.err)
 
 
 def test_weights_of_other_inputs(call: Callable[..., Outcome], weights: Path) -> None:
@@ -413,7 +417,7 @@ def test_weights_of_other_inputs(call: Callable[..., Outcome], weights: Path) ->
     wide = load_dataset("credit", include_sensitive=True).x.shape[1]
     outcome = call("audit", "--data", "credit", "--include-sensitive", "--weights", weights)
     assert outcome.code == 2
-    assert re.fullmatch(r"error\[model-width\]: [^\n]+\n", outcome.err)
+    assert re.fullmatch(r"warning: [^\n]+\nerror\[model-width\]: [^\n]+\n", outcome.err)
     assert {str(wide), str(load_dataset("credit").x.shape[1])} <= {*re.findall(r"\d+", outcome.err)}
 
 
@@ -512,7 +516,7 @@ def test_exit_code_is_the_verdict(repaired: Repaired) -> None:
 
 
 def test_run_folder(repaired: Repaired) -> None:
-    """The folder holds these six files alone, and the manifest their sums."""
+    """The folder holds these files alone, and the manifest their sums."""
     assert {p.name for p in repaired.folder.iterdir()} == RUN_FILES
     assert {p.name for p in repaired.folder.parent.iterdir()} == {"DIR"}
     sums = json.loads(repaired.bytes("manifest.json"))["sha256"]
@@ -589,7 +593,7 @@ def test_result_has_no_times_or_places(repaired: Repaired) -> None:
     assert min(json.loads(repaired.bytes("timings.json")).values()) > 0
 
 
-@pytest.mark.parametrize("name", ["result.json", "repaired.safetensors", "original.safetensors"])
+@pytest.mark.parametrize("name", sorted(RUN_FILES - {"timings.json", "manifest.json"}))
 def test_same_seed_same_bytes(repaired: Repaired, again: dict[str, Repaired], name: str) -> None:
     """Two runs of one command write the same bytes."""
     assert again["same"].bytes(name) == repaired.bytes(name)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,37 @@ def test_the_figures_of_the_readme_are_those_of_the_effect_page() -> None:
     assert len(rows) == 5
     for accuracy, gap in rows:
         assert f"| {accuracy} | {gap} |" in page
+
+
+YOUR_DATA = (ROOT / "docs" / "your-data.md").read_text()
+STEPS = re.findall(r"```(sh|python)\n(.*?)```", YOUR_DATA, flags=re.DOTALL)
+
+
+def test_the_page_on_your_own_data_is_the_first_link() -> None:
+    """The README sends people with data of their own there before any other page."""
+    assert re.findall(r"\]\((docs/[^)#]+)", README)[0] == "docs/your-data.md"
+
+
+def test_the_page_on_your_own_data_runs(tmp_path: Path) -> None:
+    """Each of its commands and programs runs, in the order of the page, in an empty folder."""
+    assert len(STEPS) > 15
+    tools = Path(sys.executable).parent
+    env = os.environ | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
+    for kind, block in STEPS:
+        if kind == "python" and block.startswith("# nets.py"):
+            (tmp_path / "nets.py").write_text(block)
+            continue
+        words = [["python", "-c", block]]
+        if kind == "sh":
+            words = [shlex.split(line) for line in block.splitlines()]
+        for command in words:
+            done = subprocess.run(  # noqa: S603
+                [tools / command[0], *command[1:]],
+                cwd=tmp_path,
+                env=env,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            verdict = command[1] in ("repair", "choose")
+            assert done.returncode in ((0, 1) if verdict else (0,)), (command, done.stderr)

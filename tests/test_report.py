@@ -21,7 +21,8 @@ from fairneuron.io import to_json
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report.markdown import SHOWN, report
 from fairneuron.report.terminal import print_audit, print_paths, print_repair, to_stderr
-from fairneuron.runs import Run, Subject
+from fairneuron.runs import Proof, Run
+from fairneuron.subject import DataChoice, Subject
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -74,14 +75,19 @@ def result_of(data: Dataset, *, recipe: str = "conflict") -> dict[str, Any]:
         else fn.Conflict(neuron_share=0.5, strengths=(0.5, 1.5), schedule=quick)
     )
     found = fn.repair(model, train, valid, recipe=settings, limit={"dp": 0.05})
+    proof = Proof(
+        after=audit(found.model, test),
+        validation=found.verdict,
+        test=fn.judge(model, found.model, test, {"dp": 0.05}, on="test"),
+    )
     run = Run(
-        subject=Subject("credit"),  # what the data are said to be
+        subject=Subject(DataChoice("credit")),  # what the data are said to be
         original=model,
         repair=found,
         before=audit(model, test),
-        after=audit(found.model, test),
-        verdict=fn.judge(model, found.model, test, {"dp": 0.05}, on="test"),
-        test=test,
+        proofs={found.chosen.number: proof},
+        parts=(train, valid, test),
+        options={},
         seconds={},
     )
     result: dict[str, Any] = json.loads(to_json(run.to_dict()))

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from fairneuron.data.builtin import load_dataset as load_dataset
     from fairneuron.data.dataset import Dataset as Dataset
     from fairneuron.data.schema import Schema as Schema
+    from fairneuron.data.tables import read_table as read_table
     from fairneuron.errors import FairNeuronError as FairNeuronError
     from fairneuron.errors import FairNeuronWarning as FairNeuronWarning
     from fairneuron.models import Predictor as Predictor
+    from fairneuron.predictions import audit_predictions as audit_predictions
     from fairneuron.recipes import Conflict as Conflict
     from fairneuron.recipes import Paper as Paper
     from fairneuron.repair import FairNeuron as FairNeuron
@@ -49,12 +51,14 @@ _HOME = {
     "Schema": "data.schema",
     "activation_paths": "slicing",
     "audit": "audit",
+    "audit_predictions": "predictions",
     "baselines": "baselines",
     "judge": "verdict",
     "load_dataset": "data.builtin",
     "metrics": "metrics",
     "path_synapses": "slicing",
     "rare_paths": "clustering",
+    "read_table": "data.tables",
     "repair": "repair",
     "train_classifier": "training",
 }

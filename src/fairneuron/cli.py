@@ -6,14 +6,18 @@ Nothing that needs torch is imported before a command runs.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from fairneuron.data.builtin import SOURCES
+from fairneuron.data.tables import require_file
 from fairneuron.errors import (
     FairNeuronError,
     FairNeuronWarning,
@@ -21,10 +25,26 @@ from fairneuron.errors import (
     require_known,
     require_range,
 )
-from fairneuron.io import require_free
+from fairneuron.io import require_free, require_free_file, write_file
 from fairneuron.limits import check_limit
+from fairneuron.options import (
+    AsJson,
+    Delimiter,
+    Encode,
+    Factory,
+    Gamma,
+    Limits,
+    Overwrite,
+    Part,
+    Theta,
+    class_weight_of,
+    limits_of,
+    part_of,
+    with_subject,
+)
 from fairneuron.report.terminal import (
     print_audit,
+    print_columns,
     print_paths,
     print_repair,
     print_source,
@@ -33,7 +53,7 @@ from fairneuron.report.terminal import (
     to_stderr,
 )
 from fairneuron.settings import make_settings
-from fairneuron.subject import Subject
+from fairneuron.subject import DataChoice, ModelChoice, Subject, require_path
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,38 +75,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-Data = Annotated[
-    str, typer.Option(help="A data set that comes with the package; see 'fairneuron data list'.")
-]
-Sensitive = Annotated[
-    list[str] | None,
-    typer.Option(help="A sensitive column to compare; give it again for intersections."),
-]
-IncludeSensitive = Annotated[
-    bool,
-    typer.Option("--include-sensitive", help="Let the network read the sensitive columns too."),
-]
-Hidden = Annotated[
-    str, typer.Option(help="Widths of the base model's hidden layers, such as 32,32,32.")
-]
-Outputs = Annotated[
-    int, typer.Option(help="Outputs of the base model: 1 logit, or 2 class logits.")
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(help="Weights that fairneuron wrote, instead of training a base model."),
-]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same result.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Part = Annotated[str, typer.Option(help="Which part of the data: train, valid or test.")]
-Gamma = Annotated[
-    float, typer.Option(help="In (0, 1]: share of a neuron's value that its path explains.")
-]
-Theta = Annotated[
-    float, typer.Option(help="In [0, 1]: a path is rare up to this share of the largest count.")
-]
-
-
 @app.callback()
 def options(
     version: Annotated[  # handled by the callback
@@ -97,15 +85,11 @@ def options(
 
 
 @app.command()
+@with_subject
 def repair(
-    data: Data,
+    subject: Subject,
     out: Annotated[Path, typer.Option(help="Folder to write: weights, result.json, report.md.")],
-    limit: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="METRIC=VALUE to reach, such as dp=0.05; may be repeated.", show_default="dp=0.05"
-        ),
-    ] = None,
+    limit: Limits = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -129,15 +113,13 @@ def repair(
         int | None,
         typer.Option(help="Epochs of each retraining.", show_default="10 or more; paper 50"),
     ] = None,
-    sensitive: Sensitive = None,
-    include_sensitive: IncludeSensitive = False,
-    hidden: Hidden = "",
-    outputs: Outputs = 1,
-    weights: Weights = None,
-    seed: Seed = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier run folder.")
-    ] = False,
+    class_weight: Annotated[
+        str | None, typer.Option(help="balanced, or CLASS=WEIGHT such as 0=1,1=3.")
+    ] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Seconds after which no further candidate is trained.")
+    ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Shrink a network's gap between groups by retraining what carries it; prove it on test data.
@@ -145,7 +127,7 @@ def repair(
     Exit code 0: improved on test data; 1: no reliable improvement, or the limit is not met; 2: bad
     input; 3: internal error.
     """
-    limits = check_limit(_limits(limit or ["dp=0.05"]))
+    limits = check_limit(limits_of(limit or ["dp=0.05"]))
     given = {
         "neuron_share": neuron_share,
         "gamma": gamma,
@@ -155,92 +137,222 @@ def repair(
     }
     changes = {name: value for name, value in given.items() if value is not None}
     make_settings(recipe, changes)
-    subject = Subject(
-        data, tuple(sensitive or ()), include_sensitive, _widths(hidden), outputs, weights, seed
-    )
+    if time_budget is not None:
+        require_range("time_budget", time_budget, 0, math.inf, open_low=True, open_high=True)
+    training = {"class_weight": class_weight_of(class_weight), "time_budget": time_budget}
     require_free(out, overwrite=overwrite)
+    table = _table_of(subject)
 
     from fairneuron.runs import run_repair
 
     with progress_shown() as progress:
-        run = run_repair(subject, recipe=recipe, options=changes, limit=limits, progress=progress)
+        run = run_repair(
+            subject,
+            table=table,
+            recipe=recipe,
+            options=changes | training,
+            limit=limits,
+            progress=progress,
+        )
     run.write(out, overwrite=overwrite)
-    result = run.to_dict()
-    if as_json:
-        _print_json(result)
-    else:
-        print_repair(result, out)
-    raise typer.Exit(0 if run.verdict.outcome == "improved" else 1)
+    _finish(run.to_dict(), out, as_json=as_json)
 
 
 @app.command()
+@with_subject
 def audit(
-    data: Data,
-    part: Part = "test",
-    sensitive: Sensitive = None,
-    include_sensitive: IncludeSensitive = False,
-    hidden: Hidden = "",
-    outputs: Outputs = 1,
-    weights: Weights = None,
-    seed: Seed = 0,
+    subject: Subject,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="Which part of the data: train, valid, test or all.", show_default="test"
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV or Parquet file with your model's predictions: a row per row of --data, or "
+            "with the label and the sensitive columns in itself.",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    prediction: Annotated[
+        str | None,
+        typer.Option(
+            help="Its column of predicted labels.",
+            show_default="prediction",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            help="Its column of probabilities of y = 1.",
+            show_default="score",
+            rich_help_panel="Model",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how unequally a network treats groups."""
-    subject = Subject(
-        data, tuple(sensitive or ()), include_sensitive, _widths(hidden), outputs, weights, seed
-    )
-    index = _part(part)
-
-    from fairneuron.audit import audit as run_audit
-
-    with progress_shown() as progress:
-        parts = subject.parts()
-        model = subject.model(parts[0], parts[1], progress)
-    result = run_audit(model, parts[index], seed=seed).to_dict()
-    if as_json:
-        _print_json({"data": parts[index].describe() | {"part": part}, "seed": seed, **result})
+    """Measure how unequally a network, or given predictions, treat groups."""
+    part = part or ("test" if predictions is None else "all")
+    index = part_of(part)
+    if predictions is None:
+        for option, value in (("--prediction", prediction), ("--score", score)):
+            if value is not None:
+                raise OptionError(
+                    "option-predictions",
+                    f"{option} names a column of --predictions",
+                    got="no such file",
+                    cure="Give --predictions too.",
+                )
     else:
-        print_audit(result, f"{data}, {part} part")
+        if part != "all" or subject.model != ModelChoice():
+            raise OptionError(
+                "option-predictions",
+                "Predictions are given for all rows, and need no model",
+                got="--predictions with --part" if part != "all" else "--predictions and a model",
+                cure="Leave that out.",
+            )
+        require_file(predictions)
+    table = _table_of(subject, inputs=predictions is None)
+
+    if predictions is not None:
+        from fairneuron.predictions import audit_predictions_file
+
+        data, result = audit_predictions_file(
+            subject, table, predictions, prediction=prediction, score=score
+        )
+    else:
+        from fairneuron.audit import audit as run_audit
+        from fairneuron.loading import load_model, load_parts
+
+        with progress_shown() as progress:
+            parts = load_parts(subject, table)
+            model = load_model(subject, parts, progress)
+        data = parts[index] if part != "all" else parts[0].joined(*parts[1:])
+        result = run_audit(model, data, threshold=subject.threshold, seed=subject.seed)
+    if as_json:
+        described = data.describe() | {"part": part}
+        _print_json({"data": described, "seed": subject.seed, **result.to_dict()})
+    else:
+        rows = "all rows" if part == "all" else f"{part} part"
+        print_audit(result.to_dict(), f"{subject.data.name}, {rows}")
 
 
 @app.command()
+@with_subject
 def paths(
-    data: Data,
+    subject: Subject,
     gamma: Gamma = 0.9,
     theta: Theta = 1e-3,
     contribution: Annotated[str, typer.Option(help="signed or absolute.")] = "signed",
     part: Part = "train",
-    sensitive: Sensitive = None,
-    include_sensitive: IncludeSensitive = False,
-    hidden: Hidden = "",
-    outputs: Outputs = 1,
-    weights: Weights = None,
-    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Count the activation paths of samples, and see whose paths are rare."""
     require_range("gamma", gamma, 0, 1, open_low=True)
     require_range("theta", theta, 0, 1)
     require_known("option-contribution", "contribution", contribution, ("signed", "absolute"))
-    subject = Subject(
-        data, tuple(sensitive or ()), include_sensitive, _widths(hidden), outputs, weights, seed
-    )
-    index = _part(part)
+    index = part_of(part)
+    table = _table_of(subject)
 
     from fairneuron.clustering import summarise_paths
+    from fairneuron.loading import load_model, load_parts
     from fairneuron.slicing import activation_paths
 
     with progress_shown() as progress:
-        parts = subject.parts()
-        model = subject.model(parts[0], parts[1], progress)
+        parts = load_parts(subject, table)
+        model = load_model(subject, parts, progress)
+        data = parts[index] if part != "all" else parts[0].joined(*parts[1:])
         found = activation_paths(
-            model, parts[index].x, gamma=gamma, contribution=contribution, progress=progress
+            model, data.x, gamma=gamma, contribution=contribution, progress=progress
         )
-    summary = summarise_paths(found, parts[index], theta).to_dict()
+    summary = summarise_paths(found, data, theta).to_dict()
     if as_json:
-        _print_json({"data": data, "part": part, "seed": seed, **summary})
+        name, seed = subject.data.name, subject.seed
+        _print_json({"data": name, "part": part, "seed": seed, **summary})
         return
     print_paths(summary)
+
+
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(help="A run folder that 'fairneuron repair' wrote.")],
+    data: Annotated[Path, typer.Argument(help="A table or arrays, as for the repair; no labels.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="CSV file to write: prediction, score.", show_default="standard output"),
+    ] = None,
+    original: Annotated[
+        bool, typer.Option("--original", help="Predict with the model as it was before the repair.")
+    ] = False,
+    model: Factory = None,
+    encode: Encode = None,
+    delimiter: Delimiter = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Predict new data with a repaired model, encoded as for its repair."""
+    from fairneuron.saved import Saved
+
+    require_path("model", model)
+    require_path("encode", encode)
+    saved = Saved.read(folder)
+    saved.require_code(model=model, encode=encode)
+    require_file(data)
+    if out is not None:
+        require_free_file(out, overwrite=overwrite)
+    content = saved.predict(
+        data, model=model, encode=encode, delimiter=delimiter, original=original
+    )
+    if out is None:
+        typer.echo(content, nl=False)
+    else:
+        write_file(out, content.encode(), overwrite=overwrite)
+        to_stderr(f"Predictions: {out}")
+
+
+@app.command()
+def choose(
+    folder: Annotated[Path, typer.Argument(help="A run folder that 'fairneuron repair' wrote.")],
+    limit: Annotated[
+        list[str], typer.Option(help="METRIC=VALUE to reach, such as dp=0.02; may be repeated.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Choose another candidate of a repair, under another limit, without retraining.
+
+    The choice is made on validation data, as the first one was, and written into the folder. Exit
+    codes as for 'fairneuron repair'.
+    """
+    limits = check_limit(limits_of(limit))
+
+    from fairneuron.saved import Saved
+
+    result = Saved.read(folder).choose(limits)
+    _finish(result, folder, as_json=as_json)
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A pickled model, TorchScript or other checkpoint.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    sha256: Annotated[str, typer.Option(help="The sum of the file, from somebody you trust.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take the weights out of a file that runs code when it is opened.
+
+    The file is opened in a process of its own, which can do all that you can: convert only what you
+    trust. Its sha256 sum says that it is the file you mean.
+    """
+    from fairneuron.convert import convert as run_convert
+
+    found = run_convert(file, sha256, out, overwrite=overwrite)
+    if as_json:
+        _print_json(found)
+    else:
+        typer.echo(f"{found['tensors']} tensors, {found['parameters']} numbers: {out}")
 
 
 @data_app.command("list")
@@ -260,15 +372,19 @@ def data_list(as_json: AsJson = False) -> None:
 
 
 @data_app.command("show")
-def data_show(name: str, as_json: AsJson = False) -> None:
-    """Show a data set: rows, groups, licence and whom to cite."""
-    from fairneuron.data.builtin import SOURCES
+def data_show(
+    name: Annotated[str, typer.Argument(help="A data set of ours, or a table (.csv, .parquet).")],
+    delimiter: Delimiter = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a data set: rows, groups, licence and whom to cite; of your own table the columns."""
+    from fairneuron.data.builtin import SOURCES, load_dataset
 
-    require_known("option-data", "data set", name, SOURCES)
+    if name not in SOURCES:
+        DataChoice(name, target="-", sensitive=("-",))  # refuses what is no file
+        _show_columns(Path(name), delimiter, as_json=as_json)
+        return
     source = SOURCES[name]
-
-    from fairneuron.data.builtin import load_dataset
-
     described = [load_dataset(name, sensitive=column).describe() for column in source.sensitive]
     facts = {
         "title": source.title,
@@ -284,13 +400,57 @@ def data_show(name: str, as_json: AsJson = False) -> None:
     print_source(facts, groups)
 
 
+@data_app.command("export")
+def data_export(
+    name: str,
+    out: Annotated[Path, typer.Argument(help="The CSV file to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Write a data set of ours as a CSV table, to try things on."""
+    require_known("option-data", "data set", name, SOURCES)
+    require_free_file(out, overwrite=overwrite)
+    table = SOURCES[name].read()
+    write_file(out, table.to_csv(index=False).encode(), overwrite=overwrite)
+    typer.echo(f"{len(table)} rows: {out}")
+
+
+def _show_columns(path: Path, delimiter: str | None, *, as_json: bool) -> None:
+    from fairneuron.data.columns import describe_columns
+    from fairneuron.data.tables import read_table
+
+    frame = read_table(path, delimiter=delimiter or ",")
+    columns = list(describe_columns(frame))
+    if as_json:
+        _print_json({"name": str(path), "rows": len(frame), "columns": columns})
+    else:
+        print_columns(f"{path}: {len(frame)} rows", columns)
+
+
+def _table_of(subject: Subject, *, inputs: bool = True) -> Any:
+    """The user's table, read and found good before torch is imported; None for other data."""
+    if subject.data.kind != "table":
+        return None
+    from fairneuron.loading import read_own_table
+
+    return read_own_table(subject.data, inputs=inputs)
+
+
+def _finish(result: dict[str, Any], folder: Path, *, as_json: bool) -> NoReturn:
+    """Prints a repair and exits as its verdict on test data says."""
+    if as_json:
+        _print_json(result)
+    else:
+        print_repair(result, folder)
+    raise typer.Exit(0 if result["verdicts"]["test"]["outcome"] == "improved" else 1)
+
+
 def main() -> None:
     """Runs the command line; our errors become one message and their exit code."""
     warnings.showwarning = _show_warning
     try:
         exit_code = app(standalone_mode=False) or 0
     except FairNeuronError as error:
-        _fail(error.code, str(error), error.exit_code)
+        _fail(error.code, str(error), error.exit_code, error.problems)
     except Exception as error:
         if hasattr(error, "format_message"):  # what typer raises for words it cannot read
             if not error.format_message():  # no words at all: it has printed the help
@@ -303,47 +463,15 @@ def main() -> None:
     sys.exit(exit_code)
 
 
-def _fail(code: str, message: str, exit_code: int) -> NoReturn:
+def _fail(
+    code: str, message: str, exit_code: int, problems: Sequence[FairNeuronError] = ()
+) -> NoReturn:
     if "--json" in sys.argv:
-        _print_json({"error": {"code": code, "message": message}})
+        each = [{"code": problem.code, "message": str(problem)} for problem in problems]
+        error = {"code": code, "message": message, **({"problems": each} if each else {})}
+        _print_json({"error": error})
     to_stderr(f"error[{code}]: {message}")
     sys.exit(exit_code)
-
-
-def _widths(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(width) for width in text.split(",")) if text else ()
-    except ValueError:
-        raise OptionError(
-            "option-hidden", "--hidden must list widths", got=repr(text), cure="For example 32,32."
-        ) from None
-
-
-def _limits(texts: list[str]) -> dict[str, float]:
-    limits: dict[str, float] = {}
-    for text in texts:
-        name, _, bound = text.partition("=")
-        if name in limits:
-            raise OptionError(
-                "option-limit", "A metric can have one limit", got=repr(text), cure="Drop one."
-            )
-        try:
-            limits[name] = float(bound)
-        except ValueError:
-            raise OptionError(
-                "option-limit",
-                "--limit must be METRIC=VALUE",
-                got=repr(text),
-                cure="For example dp=0.05.",
-            ) from None
-    return limits
-
-
-def _part(name: str) -> int:
-
-    parts = ("train", "valid", "test")
-    require_known("option-part", "part", name, parts)
-    return parts.index(name)
 
 
 def _print_json(value: Any) -> None:

@@ -11,19 +11,55 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from fairneuron.audit import Audit, audit
+from fairneuron.audit import Audit, audit, audit_scores, predict
+from fairneuron.checkpoints import tensor_bytes
 from fairneuron.data.builtin import SOURCES
 from fairneuron.data.dataset import Dataset
 from fairneuron.io import to_json, write_folder
 from fairneuron.limits import Limit
+from fairneuron.loading import (
+    SPLIT,
+    Parts,
+    Table,
+    load_model,
+    load_parts,
+    read_own_table,
+    split_name,
+    sums,
+)
 from fairneuron.repair import Repair, repair
 from fairneuron.report.markdown import report
 from fairneuron.subject import Subject
 from fairneuron.training import Progress, quiet
+from fairneuron.trials import Trial, within_reach
 from fairneuron.verdict import Verdict, judge
-from fairneuron.weights import mlp_weights
+from fairneuron.weights import mlp_weights, module_weights
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a candidate is worth.
+
+    Attributes:
+        after: Its audit on test data.
+        validation: Its verdict on validation data.
+        test: Its verdict on test data; it plays no part in any choice.
+    """
+
+    after: Audit
+    validation: Verdict
+    test: Verdict
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {
+            "after": self.after.to_dict(),
+            "validation": self.validation.to_dict(),
+            "test": self.test.to_dict(),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,34 +71,49 @@ class Run:
         original: The base model.
         repair: The repair.
         before: Audit of the original on test data.
-        after: Audit of the repaired one.
-        verdict: On test data; it changes nothing that was chosen.
-        test: The test part.
+        proofs: Of the original, the chosen trial, and those that another limit could choose, by
+            number.
+        parts: Training, validation and test part of the data.
+        texts: The columns of the user's table that were read as texts.
+        options: Further options of the repair, as they were given.
         seconds: What took how long.
     """
 
     subject: Subject
-    original: nn.Sequential
+    original: nn.Module
     repair: Repair
     before: Audit
-    after: Audit
-    verdict: Verdict
-    test: Dataset
+    proofs: dict[int, Proof]
+    parts: Parts
+    texts: list[str]
+    options: dict[str, Any]
     seconds: dict[str, float]
+
+    @property
+    def after(self) -> Audit:
+        """Audit of the repaired model on test data."""
+        return self.proofs[self.repair.chosen.number].after
+
+    @property
+    def verdict(self) -> Verdict:
+        """On test data; it changes nothing that was chosen."""
+        return self.proofs[self.repair.chosen.number].test
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the timings, as plain values; a function of inputs, seed and versions."""
-        result = self.repair
+        result, proof = self.repair, self.proofs[self.repair.chosen.number]
         return {
-            "format": 1,
-            "data": self.test.describe()
-            | {"part": "test", "positive_means": SOURCES[self.subject.data].positive_means},
+            "format": 2,
+            "data": self._data(),
             "configuration": {
-                **_plain(self.subject),
+                **_plain(self.subject.data),
+                **_plain(self.subject.model),
+                "seed": self.subject.seed,
+                "threshold": self.subject.threshold,
                 "recipe": type(result.recipe).__name__.lower(),
                 "settings": _plain(result.recipe),
                 "limit": result.limit,
-                "threshold": 0.5,
+                **self.options,
             },
             "versions": {
                 "python": platform.python_version(),
@@ -71,16 +122,17 @@ class Run:
                 },
             },
             "before": self.before.to_dict(),
-            "after": self.after.to_dict(),
-            "verdicts": {"validation": result.verdict.to_dict(), "test": self.verdict.to_dict()},
+            "after": proof.after.to_dict(),
+            "verdicts": {"validation": proof.validation.to_dict(), "test": proof.test.to_dict()},
             "chosen": result.chosen.number,
+            "stopped": result.stopped,
             "trials": [
                 {
                     "number": trial.number,
                     "settings": trial.settings,
                     "on_front": trial in result.front,
                     "rejected": trial.rejected,
-                    "validation": trial.audit.metrics if trial.audit else None,
+                    "validation": trial.metrics,
                 }
                 for trial in result.trials
             ],
@@ -89,16 +141,75 @@ class Run:
 
     def write(self, folder: Path, *, overwrite: bool = False) -> None:
         """Writes the run folder atomically: weights, result, report, timings, manifest."""
-        assert isinstance(self.repair.model, nn.Sequential)  # noqa: S101  # the class of the original
         result = self.to_dict()
+        front = {str(number): proof.to_dict() for number, proof in self.proofs.items()}
         files = {
-            "original.safetensors": mlp_weights(self.original),
-            "repaired.safetensors": mlp_weights(self.repair.model),
+            "original.safetensors": self._weights(self.original),
+            "repaired.safetensors": self._weights(self.repair.model),
+            "candidates.safetensors": self._candidates(),
+            "encoding.json": to_json(self._encoding()),
+            "front.json": to_json(front),
             "result.json": to_json(result),
             "report.md": report(result).encode(),
             "timings.json": to_json(self.seconds),
         }
         write_folder(folder, files, overwrite=overwrite)
+
+    def _data(self) -> dict[str, Any]:
+        choice, test = self.subject.data, self.parts[2]
+        if choice.kind == "builtin":
+            means = SOURCES[choice.name].positive_means
+        else:
+            means = f"{choice.target or 'y'} is {test.positive}"
+        described = test.describe() | {"part": "test", "positive_means": means}
+        if choice.kind != "builtin":
+            described["sha256"] = sums(choice)
+        schema = test.schema
+        if schema is not None:
+            described["inputs"] = [
+                {"column": c.name, "type": c.type, "categories": len(c.categories)}
+                for c in schema.inputs
+            ]
+            described["unused"] = [{"column": n, "why": why} for n, why in schema.unused]
+        return described
+
+    def _encoding(self) -> dict[str, Any]:
+        """How the models read data: all that a prediction needs but the weights."""
+        choice, test = self.subject.data, self.parts[2]
+        scaling = test.scaling
+        return {
+            "format": 1,
+            "kind": "arrays" if choice.kind == "arrays" else "table",
+            "encode": choice.encode,
+            "model": self.subject.model.model,
+            "delimiter": choice.delimiter,
+            "threshold": self.subject.threshold,
+            "positive": test.positive,
+            "schema": None if test.schema is None else test.schema.to_dict(),
+            "texts": self.texts,
+            "feature_names": list(test.feature_names),
+            "scaling": None
+            if scaling is None
+            else {"mean": scaling.mean.tolist(), "scale": scaling.scale.tolist()},
+        }
+
+    def _weights(self, model: nn.Module) -> bytes:
+        header = {SPLIT: split_name(self.subject, self.parts)}
+        if self.subject.model.model is None:  # a network of ours
+            assert isinstance(model, nn.Sequential)  # noqa: S101  # as it was made
+            return mlp_weights(model, header)
+        return module_weights(model, header)
+
+    def _candidates(self) -> bytes:
+        """What differs from the original in the candidates with a proof."""
+        own = self.original.state_dict()
+        changed = {}
+        for trial in self.repair.trials:
+            if trial.number in self.proofs and trial.number and trial.model is not None:
+                for name, value in trial.model.state_dict().items():
+                    if not torch.equal(value, own[name]):
+                        changed[f"{trial.number}.{name}"] = value
+        return tensor_bytes(changed, {})
 
 
 def run_repair(
@@ -107,12 +218,20 @@ def run_repair(
     recipe: str,
     options: Mapping[str, Any],
     limit: Limit,
+    table: Table | None = None,
     progress: Progress = quiet,
 ) -> Run:
-    """Trains or loads the base model, repairs it, and audits both on test data."""
-    train, valid, test = subject.parts()
+    """Trains or loads the base model, repairs it, and audits on test data.
+
+    The choice is made on validation data before the test data are read; the other candidates that
+    another limit would choose are audited too, so that it can be done later.
+    """
+    if table is None and subject.data.kind == "table":
+        table = read_own_table(subject.data)
+    parts = load_parts(subject, table)
+    train, valid, test = parts
     start = time.perf_counter()
-    original = subject.model(train, valid, progress)
+    original = load_model(subject, parts, progress)
     trained = time.perf_counter()
     result = repair(
         original,
@@ -120,24 +239,54 @@ def run_repair(
         valid,
         recipe=recipe,
         limit=limit,
+        threshold=subject.threshold,
         seed=subject.seed,
         progress=progress,
         **options,
     )
     repaired = time.perf_counter()
-    before, after = (audit(model, test, seed=subject.seed) for model in (original, result.model))
-    verdict = judge(original, result.model, test, limit, on="test", seed=subject.seed)
+    before = audit(original, test, threshold=subject.threshold, seed=subject.seed)
+    others = (*result.front, *within_reach(result.trials, result.limit))
+    kept = {t.number: t for t in (result.trials[0], result.chosen, *others)}
+    proofs = {}
+    for done, number in enumerate(sorted(kept), start=1):
+        proofs[number] = _proof(subject, original, result, kept[number], valid, test)
+        progress("proving", done, len(kept))
     seconds = {
         "base_model": trained - start,
         "repair": repaired - trained,
         "audit": time.perf_counter() - repaired,
     }
-    return Run(subject, original, result, before, after, verdict, test, seconds)
+    further = {k: options[k] for k in ("class_weight", "time_budget") if options.get(k) is not None}
+    texts = [] if table is None else table.texts
+    return Run(subject, original, result, before, proofs, parts, texts, further, seconds)
+
+
+def _proof(
+    subject: Subject,
+    original: nn.Module,
+    result: Repair,
+    trial: Trial,
+    valid: Dataset,
+    test: Dataset,
+) -> Proof:
+    chosen = trial.number == result.chosen.number
+    model = result.model if chosen else trial.model
+    assert model is not None  # noqa: S101  # trials of this run have theirs
+    settings: dict[str, Any] = {"threshold": subject.threshold, "seed": subject.seed}
+    return Proof(
+        after=audit_scores(predict(model, test), test, **settings),
+        validation=result.verdict
+        if chosen
+        else judge(original, model, valid, result.limit, on="validation", **settings),
+        test=judge(original, model, test, result.limit, on="test", **settings),
+    )
 
 
 def _plain(settings: Any) -> dict[str, Any]:
+    """The fields that are set, as JSON has them."""
     return {
         key: str(value) if isinstance(value, Path) else value
         for key, value in dataclasses.asdict(settings).items()
-        if value is not None
+        if value is not None and value not in ((), {})
     }

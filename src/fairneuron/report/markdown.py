@@ -36,6 +36,7 @@ def report(result: dict[str, Any]) -> str:
         "## Groups",
         f"y = 1: {_escape(result['data']['positive_means'])}.",
         _groups(result),
+        *_columns(result["data"]),
         "## What carries the disparity",
         *_explanation(result["explanation"]),
         "## Candidates",
@@ -110,6 +111,21 @@ def _groups(result: dict[str, Any]) -> str:
     return _table(columns, rows)
 
 
+def _columns(data: dict[str, Any]) -> list[str]:
+    """What was read of a table, and what was not."""
+    if "inputs" not in data:
+        return []
+    rows = [
+        (
+            c["column"],
+            "number" if c["type"] == "number" else f"category ({c['categories']} values)",
+        )
+        for c in data["inputs"]
+    ]
+    rows += [(c["column"], f"no input: {c['why']}") for c in data["unused"]]
+    return ["## Columns", _table(("column", "read as"), rows)]
+
+
 def _explanation(found: dict[str, Any]) -> list[str]:
     table = _neurons(found["neurons"]) if "neurons" in found else _makeup(found["makeup"])
     return [_escape(found["sentence"]), *table]
@@ -167,6 +183,7 @@ def _candidates(result: dict[str, Any]) -> str:
 
 
 def _caveats(result: dict[str, Any]) -> list[str]:
+    stopped = result.get("stopped")
     small = [g["group"] for g in result["before"]["groups"] if g["n"] < 100]
     notes = [
         "The repair reduces a measured gap under the stated definition, on data like these. "
@@ -178,6 +195,8 @@ def _caveats(result: dict[str, Any]) -> list[str]:
             f"Groups of fewer than 100 test samples: {', '.join(map(_escape, small))}. "
             "Their rates are uncertain."
         )
+    if stopped:
+        notes.append(f"Not all was tried: {_escape(stopped)}.")
     undefined = {**result["before"]["undefined"], **result["after"]["undefined"]}
     notes += [
         f"{METRICS[name].title} is undefined: {reason}." for name, reason in undefined.items()
@@ -185,15 +204,37 @@ def _caveats(result: dict[str, Any]) -> list[str]:
     return ["\n".join(f"- {note}" for note in notes)]
 
 
+_OPTIONS = {  # of a configuration, in the order of the command line
+    "data": "--data",
+    "train": "--train",
+    "valid": "--valid",
+    "test": "--test",
+    "split_column": "--split-column",
+    "target": "--target",
+    "positive": "--positive",
+    "sensitive": "--sensitive",
+    "drop": "--drop",
+    "weight": "--weight-column",
+    "delimiter": "--delimiter",
+    "encode": "--encode",
+    "model": "--model",
+    "weights": "--weights",
+}
+
+
 def _reproduce(result: dict[str, Any]) -> str:
     c = result["configuration"]
-    words = ["fairneuron", "repair", "--data", c["data"]]
-    for column in c["sensitive"]:
-        words += ["--sensitive", column]
-    words += ["--include-sensitive"] if c["include_sensitive"] else []
-    words += ["--hidden", ",".join(map(str, c["hidden"]))] if c["hidden"] else []
+    words = ["fairneuron", "repair"]
+    for key, option in _OPTIONS.items():
+        values = c.get(key, [])
+        for value in values if isinstance(values, (list, tuple)) else [values]:
+            words += [option, value]
+    for name, kind in c.get("types", {}).items():
+        words += ["--type", f"{name}={kind}"]
+    words += ["--include-sensitive"] if c.get("include_sensitive") else []
+    words += ["--hidden", ",".join(map(str, c["hidden"]))] if c.get("hidden") else []
     words += ["--outputs", str(c["outputs"])] if c["outputs"] != 1 else []
-    words += ["--weights", c["weights"]] if "weights" in c else []
+    words += ["--threshold", repr(c["threshold"])] if c["threshold"] != 0.5 else []
     for name, bound in c["limit"].items():
         words += ["--limit", f"{name}={bound!r}"]
     words += ["--recipe", c["recipe"]]
@@ -203,9 +244,17 @@ def _reproduce(result: dict[str, Any]) -> str:
             words += [f"--{option.replace('_', '-')}", repr(settings[option])]
     if not settings["schedule"]["min_steps"]:  # else the epochs follow from the data
         words += ["--epochs", str(settings["schedule"]["epochs"])]
+    if "class_weight" in c:
+        weight = c["class_weight"]
+        pairs = weight if isinstance(weight, str) else [f"{k}={w!r}" for k, w in weight.items()]
+        words += ["--class-weight", pairs if isinstance(pairs, str) else ",".join(pairs)]
+    if "time_budget" in c:
+        words += ["--time-budget", repr(c["time_budget"])]
     words += ["--seed", str(c["seed"]), "--out", "DIR"]
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    return f"```\n{_one_line(shlex.join(words))}\n```\n\nWith {versions}."
+    command = " ".join(map(_word, words))
+    fence = max(("```", *(f"{ticks}`" for ticks in re.findall("`{3,}", command))), key=len)
+    return f"{fence}\n{command}\n{fence}\n\nWith {versions}."
 
 
 def _with_interval(audited: dict[str, Any], name: str) -> str:
@@ -234,6 +283,17 @@ def _escape(text: str) -> str:
     return re.sub(special, r"\\\1", text) if text != "---" else text
 
 
-def _one_line(command: str) -> str:
-    """A command that stays within its fence."""
-    return printable(command).replace("```", "'''")
+def _word(text: str) -> str:
+    """A word of a command, for a shell; bash and zsh read what is not printable in $'…'."""
+    if text.isprintable():
+        return shlex.quote(text)
+    inside = (c if c.isprintable() and c not in "\\'" else _ansi_c(c) for c in text)
+    return f"$'{''.join(inside)}'"
+
+
+def _ansi_c(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    undecodable = "\udc80" <= character <= "\udcff"  # a byte of a path that is no UTF-8
+    raw = character.encode("utf-8", "surrogateescape" if undecodable else "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in raw)

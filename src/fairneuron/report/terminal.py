@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,25 @@ def print_source(facts: dict[str, Any], groups: dict[str, Any]) -> None:
         for row in rows:
             table.add_row(column, row["group"], str(row["n"]), f"{row['positive'] / row['n']:.1%}")
     console.print(table)
+
+
+def print_columns(title: str, columns: Sequence[dict[str, Any]]) -> None:
+    """The columns of a table, and what is wrong with them."""
+    console = Console()
+    console.print(_text(title))
+    table = _table("column", "read as", "distinct", "missing", "such as", left=True)
+    for c in columns:
+        examples = ", ".join(c["examples"])
+        table.add_row(
+            *map(
+                _text,
+                (c["column"], c["type"] or "?", str(c["distinct"]), str(c["missing"]), examples),
+            )
+        )
+    console.print(table)
+    for c in columns:
+        if c["problem"]:
+            console.print(_text(c["problem"]))
 
 
 def print_repair(result: dict[str, Any], out: Path) -> None:

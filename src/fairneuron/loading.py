@@ -1,0 +1,487 @@
+"""Reads what a subject names: tables, arrays, splits, and the user's own functions and model.
+
+The table is read and checked without torch; only then is anything encoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import pkgutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fairneuron.data.arrays import dataset_of_arrays, read_npz
+from fairneuron.data.builtin import SOURCES, load_dataset
+from fairneuron.data.columns import require_columns
+from fairneuron.data.schema import Schema
+from fairneuron.data.tables import read_table
+from fairneuron.errors import (
+    DataError,
+    FairNeuronError,
+    ModelError,
+    OptionError,
+    did_you_mean,
+    warn,
+)
+from fairneuron.subject import DataChoice, Subject
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from fairneuron.data.dataset import Dataset, Ints
+    from fairneuron.training import Progress
+
+Parts = tuple["Dataset", "Dataset", "Dataset"]
+SPLIT = "fairneuron.split"  # entry in the header of weights
+_PART = {"train": 0, "training": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table of the user's, read and found good.
+
+    Attributes:
+        frame: Its rows.
+        schema: What its columns mean.
+        part: ``(n,)`` 0 for training, 1 for validation, 2 for test; None if nobody split it.
+    """
+
+    frame: pd.DataFrame
+    schema: Schema
+    part: Ints | None
+
+    @property
+    def texts(self) -> list[str]:
+        """The columns that were read as texts."""
+        kinds = self.frame.dtypes
+        return [str(name) for name in self.frame.columns if kinds[name].kind not in "biufc"]
+
+
+def read_own_table(choice: DataChoice, *, inputs: bool = True) -> Table:
+    """Reads and checks the user's table or tables, without torch.
+
+    Args:
+        choice: Which, and what its columns mean.
+        inputs: Whether its other columns are inputs; not where predictions are at hand.
+
+    Raises:
+        DataError: For everything that is wrong with them.
+    """
+    named = [*choice.sensitive, *choice.drop]
+    pieces = {piece.strip() for name in named for piece in name.split(",")}
+    declared = {name for name, kind in choice.types.items() if kind == "category"}
+    texts = {*named, *pieces, *declared, str(choice.target), str(choice.split_column)}
+    frames = [
+        read_table(path, delimiter=choice.delimiter or ",", text=texts) for path in choice.files
+    ]
+    frame, part = _joined(frames, choice)
+    if choice.split_column is not None:
+        require_columns(frame, [choice.split_column])
+        part = _part_of(frame.pop(choice.split_column))
+    sensitive = _resolved(choice.sensitive, frame)
+    drop = _resolved(choice.drop, frame)
+    options: dict[str, Any] = {
+        "target": str(choice.target),
+        "positive": choice.positive,
+        "sensitive": sensitive,
+        "types": dict(choice.types),
+        "weight": choice.weight,
+    }
+    if choice.encode is not None or not inputs:
+        schema = Schema.fit(frame, inputs=(), **options)
+    else:
+        schema = Schema.of_table(
+            frame, include_sensitive=choice.include_sensitive, drop=drop, **options
+        )
+    if part is not None:
+        _warn_shared(frame, part)
+    return Table(frame, schema, part)
+
+
+def load_parts(subject: Subject, table: Table | None = None) -> Parts:
+    """Training, validation and test part of the data.
+
+    Args:
+        subject: What to load.
+        table: What ``read_own_table`` gave, if it was called before.
+
+    Raises:
+        DataError: For data that cannot be used.
+    """
+    data, part = _load(subject.data, table)
+    if part is not None:
+        if not (part == 1).any():
+            part = data.with_validation(part, seed=subject.seed)
+        return data.split_by(part, scale=subject.scaled)
+    parts = data.split(subject.seed, scale=subject.scaled)
+    if subject.model.given and _trained_on(subject.model.weights) != split_name(subject, parts):
+        warn(
+            "data-split",
+            "The data are split here: rows that the model was trained on may be among the test "
+            "data; give your own split (--train/--test, --split-column) if you can",
+        )
+    return parts
+
+
+def load_whole(subject: Subject, table: Table | None = None) -> Dataset:
+    """All rows, in their order, with labels and groups; a table's inputs are left out.
+
+    Args:
+        subject: What to load.
+        table: What ``read_own_table`` gave, if it was called before.
+    """
+    choice = subject.data
+    if choice.kind != "table":
+        return _load(choice, None)[0]
+    table = table or read_own_table(choice, inputs=False)
+    nothing = np.zeros((len(table.frame), 0), dtype=np.float32)
+    return table.schema.with_inputs(table.frame, nothing, (), name=choice.name)
+
+
+def _load(choice: DataChoice, table: Table | None) -> tuple[Dataset, Ints | None]:
+    """The data, unscaled, and the part of each row if somebody split them."""
+    if choice.kind == "builtin":
+        chosen = choice.sensitive or None
+        include = choice.include_sensitive
+        return load_dataset(str(choice.data), sensitive=chosen, include_sensitive=include), None
+    if choice.kind == "arrays":
+        return _load_arrays(choice)
+    table = table or read_own_table(choice)
+    return encode_table(table.frame, table.schema, choice), table.part
+
+
+def encode_table(frame: pd.DataFrame, schema: Schema, choice: DataChoice) -> Dataset:
+    """A table as a dataset: in our encoding, or in the user's own."""
+    if choice.encode is None:
+        return schema.encode(frame, name=choice.name)
+    x, names = own_inputs(choice.encode, frame)
+    return schema.with_inputs(frame, x, names, name=choice.name)
+
+
+def own_inputs(encode: str, frame: pd.DataFrame) -> tuple[Any, tuple[str, ...]]:
+    """Calls the user's encoding function on a table; imports their code.
+
+    Returns:
+        ``(n, features)`` float32 and the names of the columns.
+
+    Raises:
+        DataError: If it fails, or does not give a row of finite numbers per row.
+        OptionError: If there is no such function.
+    """
+    function = named_function(encode, "encode")
+    made = _called(function, "data-encode", encode, DataError, frame.copy())
+    names = tuple(map(str, made.columns)) if hasattr(made, "columns") else ()
+    try:
+        array = made.detach().cpu().numpy() if hasattr(made, "detach") else np.asarray(made)
+        if array.dtype.kind not in "biufO":
+            raise TypeError(f"values of type {array.dtype}")
+        with np.errstate(over="ignore"):
+            x = np.array(array, dtype=np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            "data-encode",
+            f"{encode} must return numbers",
+            got=f"{type(made).__name__}: {error}",
+            cure="Return an array (n, features).",
+        ) from error
+    if x.ndim != 2 or len(x) != len(frame) or not np.isfinite(x).all():
+        raise DataError(
+            "data-encode",
+            f"{encode} must return (n, features) finite numbers",
+            got=f"{x.shape} for {len(frame)} rows"
+            + ("" if np.isfinite(x).all() else ", some not finite"),
+            cure="Correct the function.",
+        )
+    index = made.index if hasattr(made, "sort_index") else frame.index
+    if not index.equals(frame.index) and index.is_unique and index.isin(frame.index).all():
+        raise DataError(
+            "data-encode",
+            f"{encode} must keep the rows in their order",
+            got="an index in another order",
+            cure="Do not sort or shuffle in it.",
+        )
+    named = len(names) == x.shape[1]
+    return x, names if named else tuple(f"x{i}" for i in range(x.shape[1]))
+
+
+def load_model(subject: Subject, parts: Parts, progress: Progress) -> nn.Module:
+    """The model: the user's, one that fairneuron wrote, or trained on the training part.
+
+    Raises:
+        ModelError: For a model that cannot be loaded or does not fit the data.
+    """
+    from fairneuron.checks import check_model
+    from fairneuron.training import train_classifier
+
+    train, valid, _ = parts
+    choice = subject.model
+    if choice.given:
+        model = given_model(choice.model, choice.weights)
+        left_out = [f"{name} ({why})" for name, why in train.schema.unused] if train.schema else []
+        check_model(model, train.x, feature_names=train.feature_names, left_out=left_out)
+        return model.eval()
+    ours = SOURCES[subject.data.name].hidden if subject.data.kind == "builtin" else (32, 32, 32)
+    return train_classifier(
+        train,
+        valid,
+        hidden=choice.hidden or ours,
+        outputs=choice.outputs,
+        seed=subject.seed,
+        progress=progress,
+    )
+
+
+def given_model(factory: str | None, weights: Path | None) -> nn.Module:
+    """Builds the user's network (imports their code) and loads weights into it.
+
+    Without a factory, the weights must be a file that fairneuron wrote.
+    """
+    from fairneuron.checks import require_module
+    from fairneuron.weights import load_into, load_mlp
+
+    if factory is None:
+        assert weights is not None  # noqa: S101  # the choice is a given one
+        return load_mlp(weights)
+    made = _called(named_function(factory, "model"), "model-factory", factory, ModelError)
+    require_module(made)
+    model: nn.Module = made
+    return model if weights is None else load_into(model, weights)
+
+
+def named_function(text: str, option: str) -> Callable[..., Any]:
+    """Imports ``module:function``, also from the current folder.
+
+    Raises:
+        OptionError: If there is none, or its module cannot be imported.
+    """
+    module_name, _, name = text.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        with redirect_stdout(sys.stderr):  # stdout is for our own answer
+            module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
+        raise OptionError(
+            f"option-{option}",
+            f"The module of --{option} must be importable",
+            got=f"{text}: {type(error).__name__}: {error}",
+            cure=_nearby(module_name, error)
+            or "Run from the folder that holds it, or install it, and mend it if it fails.",
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise OptionError(
+            f"option-{option}",
+            f"--{option} must name a function of {module_name}",
+            got=repr(name),
+            cure=did_you_mean(name, public),
+        )
+    return function
+
+
+def _nearby(module: str, error: BaseException) -> str:
+    """A cure for a module that is not there: the nearest one in its place."""
+    lost = error.name if isinstance(error, ModuleNotFoundError) else None
+    if lost is None or not f"{module}.".startswith(f"{lost}."):
+        return ""
+    parent, dot, _ = lost.rpartition(".")
+    places = getattr(sys.modules.get(parent), "__path__", []) if parent else [str(Path.cwd())]
+    known = [f"{parent}{dot}{found.name}" for found in pkgutil.iter_modules(places)]
+    return did_you_mean(lost, known) if known else ""
+
+
+def sums(choice: DataChoice) -> dict[str, str]:
+    """The sha256 sums of the user's data files, by path as it was given."""
+    if choice.kind == "builtin":
+        return {}
+    found = {}
+    for path in choice.files:
+        with path.open("rb") as file:
+            found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def split_name(subject: Subject, parts: Parts) -> str:
+    """Says which rows are in which part, as a sum over what that follows from; for weights.
+
+    The labels and groups of the parts stand for the target, its positive label and the sensitive
+    columns, which a split of ours is stratified on.
+    """
+    choice = subject.data
+    name = choice.data if choice.kind == "builtin" else None
+    facts = [name, *sums(choice).values(), subject.seed, choice.split_column]
+    split = hashlib.sha256(json.dumps(facts).encode())
+    for data in parts:
+        split.update(data.y.tobytes() + data.group.tobytes())
+    return split.hexdigest()
+
+
+def _trained_on(weights: Path | None) -> str | None:
+    """The split whose training part weights of ours were trained on."""
+    if weights is None:
+        return None
+    from fairneuron.checkpoints import read_tensors
+
+    return read_tensors(weights)[0].get(SPLIT)
+
+
+def _called(
+    function: Callable[..., Any],
+    code: str,
+    text: str,
+    kind: type[FairNeuronError],
+    *arguments: object,
+) -> Any:
+    try:
+        with redirect_stdout(sys.stderr):  # stdout is for our own answer
+            return function(*arguments)
+    except FairNeuronError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the user's function raises
+        raise kind(
+            code,
+            f"{text} must not fail",
+            got=f"{type(error).__name__}: {error}",
+            cure="It is called without arguments."
+            if not arguments
+            else "It is called with the table as a pandas DataFrame.",
+        ) from error
+
+
+def _joined(frames: Sequence[pd.DataFrame], choice: DataChoice) -> tuple[pd.DataFrame, Ints | None]:
+    """The tables one below the other, with the part of each row."""
+    import pandas as pd
+
+    if choice.data is not None:
+        return frames[0], None
+    columns = list(frames[0].columns)
+    for path, frame in zip(choice.files, frames, strict=True):
+        lost = [name for name in columns if name not in frame.columns]
+        if lost:
+            raise DataError(
+                "data-no-column",
+                f"{path} must have the columns of {choice.files[0]}",
+                got=f"no {lost[0]!r}",
+                cure=did_you_mean(lost[0], frame.columns),
+            )
+    codes = [0, 1, 2] if choice.valid is not None else [0, 2]
+    part = np.repeat(codes, [len(frame) for frame in frames]).astype(np.int64)
+    return pd.concat([frame[columns] for frame in frames], ignore_index=True), part
+
+
+def _part_of(column: pd.Series[Any]) -> Ints:
+    """0, 1 or 2 per row, from words such as train, valid and test."""
+    words = column.astype(str).str.strip().str.lower()
+    unknown = words[~words.isin(list(_PART))]
+    if len(unknown):
+        raise DataError(
+            "data-split-column",
+            f"The split column {column.name!r} must say train, valid or test",
+            got=repr(column.loc[unknown.index[0]]),
+            cure=did_you_mean(str(unknown.iloc[0]), _PART),
+        )
+    part: Ints = np.asarray(words.map(_PART)).astype(np.int64)
+    if not {0, 2} <= set(part.tolist()):
+        raise DataError(
+            "data-split-column",
+            f"The split column {column.name!r} must have train and test rows",
+            got=", ".join(sorted(set(words))),
+            cure="Leave the option out to let us split.",
+        )
+    return part
+
+
+def _resolved(given: Sequence[str], frame: pd.DataFrame) -> list[str]:
+    """Column names: each text is one, or several with commas between."""
+    names = [
+        name
+        for text in given
+        for name in ([text] if text in frame.columns else [p.strip() for p in text.split(",")])
+    ]
+    return list(dict.fromkeys(names))
+
+
+def _warn_shared(frame: pd.DataFrame, part: Ints) -> None:
+    """Warns of test rows that stand in the other parts too."""
+    import pandas as pd
+
+    rows = pd.util.hash_pandas_object(frame.astype(str), index=False).to_numpy()
+    shared = int(np.isin(rows[part == 2], rows[part != 2]).sum())
+    if shared:
+        warn(
+            "data-shared-rows",
+            f"{shared} of {int((part == 2).sum())} test rows are equal to rows of the training or "
+            "validation part: copies make the test too easy",
+        )
+
+
+def _load_arrays(choice: DataChoice) -> tuple[Dataset, Ints | None]:
+    loaded = [read_arrays(path) for path in choice.files]
+    datasets = [
+        dataset_of_arrays(
+            arrays,
+            sensitive=[n.strip() for text in choice.sensitive for n in text.split(",")],
+            positive=choice.positive,
+            name=choice.name,
+        )
+        for arrays in loaded
+    ]
+    if choice.data is None:
+        return _joined_arrays(datasets, choice)
+    split = loaded[0].get("split")
+    if split is None:
+        return datasets[0], None
+    import pandas as pd
+
+    words = pd.Series(split.reshape(-1), name="split")
+    if words.dtype.kind in "iu" and words.isin([0, 1, 2]).all():
+        words = words.map({0: "train", 1: "valid", 2: "test"})
+    if len(words) != len(datasets[0]):
+        raise DataError(
+            "data-lengths",
+            "split must have an entry per row",
+            got=f"{len(words)} for {len(datasets[0])} rows",
+            cure="Check how it was cut.",
+        )
+    return datasets[0], _part_of(words)
+
+
+def _joined_arrays(datasets: Sequence[Dataset], choice: DataChoice) -> tuple[Dataset, Ints]:
+    first = datasets[0]
+    for path, other in zip(choice.files, datasets, strict=True):
+        if other.feature_names != first.feature_names or (
+            other.sensitive_levels != first.sensitive_levels
+        ):
+            raise DataError(
+                "data-shape",
+                f"{path} must have the features and groups of {choice.files[0]}",
+                got=f"{len(other.feature_names)} features, groups {list(other.group_names)}",
+                cure="Put them into one file with an array named split.",
+            )
+    codes = [0, 1, 2] if choice.valid is not None else [0, 2]
+    part = np.repeat(codes, [len(data) for data in datasets]).astype(np.int64)
+    return first.joined(*datasets[1:]), part
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The named arrays of a ``.npz`` file, or of a file of tensors."""
+    if path.suffix.lower() == ".npz":
+        return read_npz(path)
+    from fairneuron.checkpoints import read_tensors
+
+    _, tensors = read_tensors(path)
+    return {
+        name: (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+        for name, value in tensors.items()
+    }

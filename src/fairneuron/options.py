@@ -1,0 +1,259 @@
+"""The options of the command line: those of all commands in one place, and how texts are read.
+
+Free of torch and pandas, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fairneuron.data.builtin import SOURCES
+from fairneuron.errors import OptionError, require_known
+from fairneuron.subject import DataChoice, ModelChoice, Subject
+
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        help="METRIC=VALUE to reach, such as dp=0.05; may be repeated.",
+        show_default="dp=0.05",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Part = Annotated[str, typer.Option(help="Which part of the data: train, valid, test or all.")]
+Gamma = Annotated[
+    float, typer.Option(help="In (0, 1]: share of a neuron's value that its path explains.")
+]
+Theta = Annotated[
+    float, typer.Option(help="In [0, 1]: a path is rare up to this share of the largest count.")
+]
+Factory = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="MODULE:FUNCTION that makes your network, without arguments. Imports your code.",
+        rich_help_panel="Model",
+    ),
+]
+Encode = Annotated[
+    str | None,
+    typer.Option(
+        help="MODULE:FUNCTION that makes x of the table, for a model with its own layout. "
+        "Imports your code.",
+        rich_help_panel="Data",
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        help="Between the fields of a CSV file.",
+        show_default=",",
+        rich_help_panel="Data",
+        callback=lambda text: "\t" if text in ("\\t", "tab") else text,
+    ),
+]
+DATA, MODEL = {"rich_help_panel": "Data"}, {"rich_help_panel": "Model"}
+
+
+def subject_of(
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A data set of ours ('fairneuron data list'), a table (.csv, .csv.gz, .parquet), "
+            "or arrays (.npz, .safetensors, .pt with x, y, sensitive).",
+            **DATA,
+        ),
+    ] = None,
+    train: Annotated[
+        Path | None, typer.Option(help="Instead of --data: your training table.", **DATA)
+    ] = None,
+    valid: Annotated[
+        Path | None, typer.Option(help="Your validation table; else a part of --train.", **DATA)
+    ] = None,
+    test: Annotated[Path | None, typer.Option(help="Your test table.", **DATA)] = None,
+    split_column: Annotated[
+        str | None, typer.Option(help="The column that says train, valid or test.", **DATA)
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="The column with the label.", **DATA)] = None,
+    positive: Annotated[
+        str | None, typer.Option(help="The label that counts as y = 1.", **DATA)
+    ] = None,
+    sensitive: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A sensitive column to compare; several (sex,race) for intersections.", **DATA
+        ),
+    ] = None,
+    include_sensitive: Annotated[
+        bool,
+        typer.Option(
+            "--include-sensitive", help="Let the network read the sensitive columns too.", **DATA
+        ),
+    ] = False,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="A column that is no input; or several.", **DATA)
+    ] = None,
+    column_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            help="COLUMN=number or COLUMN=category, where the detected type is wrong.",
+            **DATA,
+        ),
+    ] = None,
+    weight_column: Annotated[
+        str | None, typer.Option(help="The column with sample weights, for training.", **DATA)
+    ] = None,
+    delimiter: Delimiter = None,
+    encode: Encode = None,
+    model: Factory = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Trained weights (.safetensors, or .pt with a state_dict): of --model, or of a "
+            "network that fairneuron trained.",
+            **MODEL,
+        ),
+    ] = None,
+    hidden: Annotated[
+        str,
+        typer.Option(
+            help="Without a model of yours: widths of the hidden layers of the one that is "
+            "trained, such as 32,32,32.",
+            **MODEL,
+        ),
+    ] = "",
+    outputs: Annotated[
+        int, typer.Option(help="And its outputs: 1 logit, or 2 class logits.", **MODEL)
+    ] = 1,
+    threshold: Annotated[float, typer.Option(help="On the probability of y = 1.", **MODEL)] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same result.")] = 0,
+) -> Subject:
+    """The options that say what is audited or repaired, in one place for all commands."""
+    listed = sensitive or []
+    return Subject(
+        DataChoice(
+            data=data,
+            train=train,
+            valid=valid,
+            test=test,
+            split_column=split_column,
+            target=target,
+            positive=positive,
+            sensitive=tuple(_pieces(listed) if data in SOURCES else listed),
+            include_sensitive=include_sensitive,
+            drop=tuple(drop or ()),
+            types=types_of(column_type or []),
+            weight=weight_column,
+            delimiter=delimiter,
+            encode=encode,
+        ),
+        ModelChoice(model, weights, widths_of(hidden), outputs),
+        seed,
+        threshold,
+    )
+
+
+def with_subject(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of ``subject_of``, and what it makes of them as ``subject``."""
+    options = inspect.signature(subject_of, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        chosen = {name: given.pop(name) for name in options}
+        if chosen["data"] is None and chosen["train"] is None and given.get("predictions"):
+            chosen["data"] = str(given["predictions"])  # a table of their own
+        command(subject=subject_of(**chosen), **given)
+
+    parameters = [*(p for p in own.values() if p.name != "subject"), *options.values()]
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in keyword_only}
+    return run
+
+
+def widths_of(text: str) -> tuple[int, ...]:
+    """The numbers of "32,32,32"."""
+    try:
+        return tuple(int(width) for width in text.split(",")) if text else ()
+    except ValueError:
+        raise OptionError(
+            "option-hidden", "--hidden must list widths", got=repr(text), cure="For example 32,32."
+        ) from None
+
+
+def _pieces(texts: Sequence[str]) -> list[str]:
+    return [piece.strip() for text in texts for piece in text.split(",")]
+
+
+def types_of(texts: Sequence[str]) -> dict[str, str]:
+    """Column to type, of "zip=category"."""
+    types = {}
+    for text in texts:
+        name, equals, kind = text.rpartition("=")
+        if not equals or not name:
+            raise OptionError(
+                "option-type",
+                "--type must be COLUMN=TYPE",
+                got=repr(text),
+                cure="For example zip=category.",
+            )
+        require_known("option-type", "type of a column", kind, ("number", "category"))
+        types[name] = kind
+    return types
+
+
+def class_weight_of(text: str | None) -> Any:
+    """Class to weight, of "0=1,1=3"; or "balanced"."""
+    if text is None or text == "balanced":
+        return text
+    try:
+        pairs = [piece.split("=") for piece in text.split(",")]
+        weights = {int(label): float(weight) for label, weight in pairs}
+    except ValueError:
+        weights = {}
+    if not weights or any(not 0 <= w < math.inf for w in weights.values()):
+        raise OptionError(
+            "option-class-weight",
+            "--class-weight must be balanced or CLASS=WEIGHT",
+            got=repr(text),
+            cure="For example 0=1,1=3.",
+        )
+    return weights
+
+
+def limits_of(texts: Sequence[str]) -> dict[str, float]:
+    """Metric to bound, of "dp=0.05"."""
+    limits: dict[str, float] = {}
+    for text in texts:
+        name, _, bound = text.partition("=")
+        if name in limits:
+            raise OptionError(
+                "option-limit", "A metric can have one limit", got=repr(text), cure="Drop one."
+            )
+        try:
+            limits[name] = float(bound)
+        except ValueError:
+            raise OptionError(
+                "option-limit",
+                "--limit must be METRIC=VALUE",
+                got=repr(text),
+                cure="For example dp=0.05.",
+            ) from None
+    return limits
+
+
+def part_of(name: str) -> int:
+    """Position of train, valid, test, all."""
+    parts = ("train", "valid", "test", "all")
+    require_known("option-part", "part", name, parts)
+    return parts.index(name)

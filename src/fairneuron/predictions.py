@@ -1,0 +1,228 @@
+"""Audits of predictions that somebody else made; no model is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from fairneuron.audit import Audit, audit_scores
+from fairneuron.data.columns import as_text, require_columns
+from fairneuron.data.dataset import Dataset
+from fairneuron.data.tables import read_table
+from fairneuron.errors import DataError, did_you_mean, require_range
+from fairneuron.loading import Table, load_whole
+from fairneuron.metrics.definitions import group_counts
+from fairneuron.subject import Subject
+
+if TYPE_CHECKING:
+    from fairneuron.data.dataset import Ints
+
+LABELS, SCORES = "prediction", "score"
+
+
+def audit_predictions(
+    data: Dataset,
+    predicted: npt.ArrayLike | None = None,
+    scores: npt.ArrayLike | None = None,
+    *,
+    threshold: float = 0.5,
+    seed: int = 0,
+) -> Audit:
+    """Audits predicted classes, or probabilities, of labelled data with groups.
+
+    Args:
+        data: Labels and groups; its inputs play no part.
+        predicted: ``(n,)`` predicted classes; those that the scores and the threshold make unless
+            given.
+        scores: ``(n,)`` probabilities of class 1, in [0, 1]. AUC and ABCC are undefined without.
+        threshold: On the scores.
+        seed: Of the bootstrap and the noise floor.
+
+    Raises:
+        DataError: For other lengths, missing predictions, classes that are none, or scores that
+            are no probabilities.
+        OptionError: For a threshold outside [0, 1].
+    """
+    require_range("threshold", threshold, 0, 1)
+    if predicted is None and scores is None:
+        raise DataError(
+            "data-predictions",
+            "There must be predicted classes or scores",
+            got="neither",
+            cure="Give one of them.",
+        )
+    probability = None if scores is None else _probabilities(np.asarray(scores), len(data))
+    if probability is not None:
+        two = np.stack([1 - probability, probability], axis=1)
+        audited = audit_scores(two, data, threshold=threshold, seed=seed)
+        if predicted is None:
+            return audited
+    classes = _classes(np.asarray(predicted), data)
+    size = max(2, int(data.y.max(initial=0)) + 1, int(classes.max(initial=0)) + 1)
+    shell = np.zeros((len(data), size))
+    shell[:, 0] = 1
+    counted = audit_scores(shell, data, threshold=threshold, seed=seed)
+    counts = group_counts(data.y, classes, data.group, len(data.group_names), size)
+    histograms = None if probability is None else audited.histograms
+    return Audit(
+        counts=counts,
+        histograms=histograms,
+        group_names=counted.group_names,
+        levels=counted.levels,
+        sensitive_names=counted.sensitive_names,
+        seed=seed,
+    )
+
+
+def audit_predictions_file(
+    subject: Subject,
+    table: Table | None,
+    path: Path,
+    *,
+    prediction: str | None = None,
+    score: str | None = None,
+) -> tuple[Dataset, Audit]:
+    """Audits a file of predictions: a row per row of the subject's data.
+
+    Args:
+        subject: Labels and groups.
+        table: The user's table, read before; None for other data.
+        path: CSV or Parquet. It may be the table itself.
+        prediction: Its column of predicted labels; "prediction" unless given, if it is there.
+        score: Its column of probabilities; "score" unless given, if it is there.
+
+    Raises:
+        DataError: For columns that are not there, other lengths, and what are no predictions.
+    """
+    data = load_whole(subject, table)
+    delimiter = subject.data.delimiter or ","
+    frame = read_table(path, delimiter=delimiter, text=[prediction or LABELS])
+    chosen = {
+        kind: given if given is not None else kind if kind in frame.columns else None
+        for kind, given in ((LABELS, prediction), (SCORES, score))
+    }
+    require_columns(frame, [name for name in chosen.values() if name is not None])
+    if chosen[LABELS] is None and chosen[SCORES] is None:
+        raise DataError(
+            "data-no-column",
+            "The file of predictions must have a column of labels or scores",
+            got=f"neither {LABELS!r} nor {SCORES!r}",
+            cure=f"Name one with --prediction or --score. {did_you_mean(LABELS, frame.columns)}",
+        )
+    if len(frame) != len(data):
+        raise DataError(
+            "data-lengths",
+            "There must be a prediction for each row of the data",
+            got=f"{len(frame)} for {len(data)} rows",
+            cure="Predict every row, in the order of the data.",
+        )
+    labels = chosen[LABELS]
+    given_scores = chosen[SCORES]
+    return data, audit_predictions(
+        data,
+        None if labels is None else _labels(frame[labels], data),
+        None if given_scores is None else _numeric(frame[given_scores]),
+        threshold=subject.threshold,
+        seed=subject.seed,
+    )
+
+
+def _labels(column: pd.Series[Any], data: Dataset) -> Ints:
+    """Predicted labels as classes."""
+    if column.isna().any():
+        raise _missing(column)
+    texts = as_text(column)
+    if data.schema is None:
+        known = {str(k): k for k in range(int(data.y.max(initial=0)) + 1)}
+    else:
+        known = {data.schema.negative: 0, data.schema.positive: 1}
+    unknown = texts[~texts.isin(list(known))]
+    if len(unknown):
+        numbers = pd.to_numeric(unknown, errors="coerce")
+        probable = bool(((numbers >= 0) & (numbers <= 1)).all())
+        raise DataError(
+            "data-predictions",
+            f"Predicted labels in {column.name!r} must be {' or '.join(map(repr, known))}",
+            got=f"{unknown.iloc[0]!r}" + (", which looks like a probability" if probable else ""),
+            cure=f"Give probabilities as --score {column.name}."
+            if probable
+            else "Predict the labels of the data.",
+        )
+    return np.asarray(texts.map(known)).astype(np.int64)
+
+
+def _numeric(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
+    if column.isna().any():
+        raise _missing(column)
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.isna().any():
+        raise DataError(
+            "data-predictions",
+            f"Scores in {column.name!r} must be numbers",
+            got=repr(column[numbers.isna()].iloc[0]),
+            cure=f"Give labels as --prediction {column.name}.",
+        )
+    return numbers.to_numpy(dtype=np.float64)
+
+
+def _missing(column: pd.Series[Any]) -> DataError:
+    return DataError(
+        "data-predictions",
+        "Every row needs a prediction",
+        got=f"{int(column.isna().sum())} missing in {column.name!r}",
+        cure="Predict these rows, or drop them from the data.",
+    )
+
+
+def _probabilities(scores: npt.NDArray[Any], rows: int) -> npt.NDArray[np.float64]:
+    _require_length(scores, rows)
+    try:
+        numbers = scores.astype(np.float64)
+    except (TypeError, ValueError):
+        numbers = np.full(rows, np.nan)
+    if not np.isfinite(numbers).all():
+        raise DataError(
+            "data-predictions",
+            "Scores must be finite numbers",
+            got=f"{int((~np.isfinite(numbers)).sum())} of {rows} that are none",
+            cure="Look for NaN in the model's outputs.",
+        )
+    outside = (numbers < 0) | (numbers > 1)
+    if outside.any():
+        raise DataError(
+            "data-predictions",
+            "Scores must be probabilities in [0, 1]",
+            got=f"{numbers[outside][0]:g} and {int(outside.sum()) - 1} more outside; "
+            "they look like logits",
+            cure="Apply sigmoid (or softmax) first.",
+        )
+    return numbers
+
+
+def _classes(predicted: npt.NDArray[Any], data: Dataset) -> Ints:
+    _require_length(predicted, len(data))
+    whole = predicted.dtype.kind in "biuf" and bool(np.isin(predicted, range(1 << 16)).all())
+    if not whole:
+        shares = predicted.dtype.kind == "f" and bool(((predicted >= 0) & (predicted <= 1)).all())
+        raise DataError(
+            "data-predictions",
+            "Predicted classes must be 0, 1, …",
+            got=str(np.unique(predicted)[:3].tolist())
+            + (", which look like probabilities" if shares else ""),
+            cure="Give probabilities as scores." if shares else "Encode them.",
+        )
+    return predicted.astype(np.int64)
+
+
+def _require_length(values: npt.NDArray[Any], rows: int) -> None:
+    if values.shape != (rows,):
+        raise DataError(
+            "data-lengths",
+            "There must be one prediction per row",
+            got=f"{values.shape} for {rows} rows",
+            cure="Give an array (n,).",
+        )
