@@ -1,6 +1,7 @@
 """Audit: against slow literal computations, scikit-learn, shuffles and a bootstrap of the rows."""
 
 import json
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from math import pi, sqrt
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 from torch import nn
 
@@ -20,6 +22,7 @@ from fairneuron.errors import DataError, InputError, ModelError, OptionError
 from fairneuron.metrics.definitions import METRICS
 from tests.conftest import Says
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*data-group-tiny")  # few people are easy to count
 CALM = settings(max_examples=60, deadline=None, derandomize=True)
 Metrics = dict[str, float | None]
 
@@ -197,6 +200,51 @@ def test_groups_by_hand() -> None:
         ("c", 3, 0, 1 / 3, None, 1 / 3, 2 / 3),
     ]
     assert repr(found) == "Audit(n=8, accuracy 0.625, dp 0.667, eo 0.500)"
+
+
+# Tiny groups
+
+
+def test_tiny_groups_are_said_with_their_intervals() -> None:
+    """All groups of 1 to 9 people in one warning; 10 are enough, and nobody is no group."""
+    group = ["a"] * 10 + ["b"] * 9 + ["c"]
+    data = people([0, 1] * 10, group)
+    with pytest.warns(fn.FairNeuronWarning) as caught:
+        fn.audit(Says([1.0] * 10 + [0.0] * 6 + [1.0] * 4), data)
+    assert [str(w.message) for w in caught] == [
+        "Groups of fewer than 10 samples say little: "
+        "'b' (n = 9, selection rate 0.33, 95 % interval 0.12 to 0.65); "
+        "'c' (n = 1, selection rate 1.00, 95 % interval 0.21 to 1.00) [data-group-tiny]"
+    ]
+    assert caught[0].filename == __file__
+    large = data.subset(data.group < 2).subset(np.arange(19))
+    with pytest.warns(fn.FairNeuronWarning, match="'b'"):
+        fn.audit(Says([1.0] * 19), large)
+
+
+def test_only_an_audit_that_was_asked_for_says_so(parts, trained) -> None:
+    """Repairs and verdicts audit too, in silence."""
+    few = [part.subset(np.r_[part.group.argmax(), np.flatnonzero(part.group == 0)])
+           for part in parts]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = fn.repair(trained, few[0], few[1], strengths=(0.5,), epochs=1)
+        fn.judge(trained, result.model, few[2], {"dp": 0.1}, on="test")
+        fn.audit(trained, parts[2])
+    with pytest.warns(fn.FairNeuronWarning, match="'B' \\(n = 1"):
+        fn.audit(trained, few[2])
+
+
+def test_selection_intervals_are_wilsons() -> None:
+    """SciPy's, for every number of selected people; None for nobody."""
+    for n in (1, 9, 40):
+        for k in range(0, n + 1, 1 + n // 10):
+            counts = np.array([[[n - k, k], [0, 0]], [[3, 4], [5, 6]], [[0, 0], [0, 0]]])
+            found = Audit(counts, None, ("a", "b", "c"), (("a",), ("b",), ("c",)), ("s",))
+            low, high = found.groups[0]["selection_interval"]
+            expected = binomtest(k, n).proportion_ci(method="wilson")
+            assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+            assert found.groups[2]["selection_interval"] is None
 
 
 # What is read from a model

@@ -10,7 +10,7 @@ from torch import nn
 
 import fairneuron as fn
 from fairneuron.audit import Audit
-from fairneuron.errors import ModelError, OptionError
+from fairneuron.errors import DataError, ModelError, OptionError
 from fairneuron.models import mlp
 from fairneuron.recipes import Conflict, Paper
 from fairneuron.trials import Trial, choose, front
@@ -106,7 +106,7 @@ def made_trial(number: int, accuracy: float, gap: float, rejected: str | None = 
         true_positive = selected - false_positive
         counts[g] = [[500 - false_positive, false_positive], [500 - true_positive, true_positive]]
     audited = Audit(counts, None, ("A", "B"), (("A",), ("B",)), ("s",))
-    return Trial(number, {}, nn.Identity(), audited, rejected)
+    return Trial(number, {}, audited.metrics, rejected, audit=audited)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,24 @@ def test_choice(figures: list[tuple[float, float]], chosen: int) -> None:
     """Most accurate within the limit, else the smallest gap; ties stay with the original."""
     trials = [made_trial(i, *f) for i, f in enumerate(figures)]
     assert choose(trials, {"dp": 0.05}).number == chosen
+
+
+def test_the_choice_needs_figures_alone(repaired) -> None:
+    """Trials restored from plain values are chosen among as those with models."""
+    plain = [Trial(t.number, t.settings, t.metrics, t.rejected) for t in repaired.trials]
+    assert choose(plain, repaired.limit).number == repaired.chosen.number
+    assert [t.number for t in front(plain, repaired.limit)] == [t.number for t in repaired.front]
+    for limit in ({"dp": 0.3}, {"dp": 0.0}, {"eo": 0.1, "dpr": 0.9}):
+        assert choose(plain, limit).number == choose(list(repaired.trials), limit).number
+
+
+def test_a_trial_without_the_limited_metric_is_not_chosen() -> None:
+    """Also where it was tried under another limit, which it met."""
+    trials = [made_trial(0, 0.8, 0.3), made_trial(1, 0.8, 0.1)]
+    trials[1] = dataclasses.replace(trials[1], metrics=trials[1].metrics | {"eo": None})
+    assert choose(trials, {"dp": 0.2}).number == 1
+    assert choose(trials, {"eo": 0.2}).number == 0
+    assert [t.number for t in front(trials, {"eo": 0.2})] == [0]
 
 
 def test_rejected_trials_are_never_chosen_nor_on_the_front() -> None:
@@ -188,6 +206,47 @@ def test_several_limits_at_once(parts, trained) -> None:
     assert trial.violation(result.limit) == pytest.approx(
         max(metrics["dp"] - 0.1, metrics["eo"] - 0.1, 0)
     )
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("limit", [{"dp": 0.15}, {"dp": 0.2, "eo": 0.3, "dpr": 0.5}])
+def test_threshold(parts, trained, threshold: float, limit: dict[str, float]) -> None:
+    """Candidates are audited, chosen and judged at it, under one limit or several."""
+    result = fn.repair(
+        trained, *parts[:2], threshold=threshold, limit=limit, neuron_share=0.3, **QUICK
+    )
+    assert result.threshold == threshold
+    for trial in result.trials:
+        found = fn.audit(trial.model, parts[1], threshold=threshold)
+        assert trial.metrics == trial.audit.metrics == found.metrics
+    assert choose(result.trials, limit) is result.chosen
+    judged = fn.judge(trained, result.model, parts[1], limit, on="validation", threshold=threshold)
+    assert result.verdict == judged
+    assert {c.metric for c in result.verdict.limits} == set(limit)
+
+
+def test_the_threshold_changes_the_choice_and_no_candidate(parts, trained) -> None:
+    """Training knows nothing of it."""
+    low, high = (fn.repair(trained, *parts[:2], threshold=t, **QUICK) for t in (0.2, 0.8))
+    for a, b in zip(low.trials, high.trials, strict=True):
+        assert all(torch.equal(v, b.model.state_dict()[k]) for k, v in a.model.state_dict().items())
+        assert a.metrics != b.metrics
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "0.5", None])
+def test_thresholds_out_of_range_are_refused(parts, trained, threshold: object) -> None:
+    """Before any work, and when the mitigator is made."""
+    told = []
+    for attempt in (
+        lambda: fn.repair(
+            trained, *parts[:2], threshold=threshold, progress=lambda *t: told.append(t)
+        ),
+        lambda: fn.FairNeuron(threshold=threshold),
+    ):
+        with pytest.raises(OptionError) as caught:
+            attempt()
+        assert caught.value.code == "option-range"
+    assert told == []
 
 
 def test_three_groups_and_residual_networks(parts) -> None:
@@ -264,6 +323,74 @@ def test_paper_recipe_with_nobody_or_everybody_biased(parts, trained) -> None:
     assert (result.explanation.paths, result.explanation.biased) == (1, 0)
 
 
+def test_nobody_biased_and_nobody_benign_are_said(parts, trained) -> None:
+    """In words, beside the counts."""
+    result = fn.repair(trained, *parts[:2], recipe="paper", theta=1, epochs=1)
+    assert result.explanation.sentence().endswith(" Nobody is benign.")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        constant = mlp(5, (2,))
+    with torch.no_grad():
+        constant[0].weight.zero_()
+    result = fn.repair(constant, *parts[:2], recipe="paper", theta=0, epochs=1)
+    assert result.explanation.sentence().endswith(" Nobody is biased.")
+
+
+def test_parts_that_nothing_can_be_trained_on_are_refused(parts, trained) -> None:
+    """No rows, or one class: by everything that trains, with a code and before any work."""
+    train, valid, _ = parts
+    told = []
+    for bad, title in ((train, "training"), (valid, "validation")):
+        for rows in (bad.y < 0, bad.y == 1, bad.y == 0, np.arange(len(bad)) == 3):
+            part = bad.subset(rows)
+            pair = (part, valid) if bad is train else (train, part)
+            for attempt in (
+                lambda pair=pair: fn.repair(trained, *pair, progress=lambda *t: told.append(t)),
+                lambda pair=pair: fn.train_classifier(*pair, progress=lambda *t: told.append(t)),
+                lambda pair=pair: fn.baselines.Ordinary().fit(trained, *pair, seed=0),
+            ):
+                with pytest.raises(DataError) as caught:
+                    attempt()
+                assert caught.value.code == "data-too-few"
+                assert f"{len(part)} {title} rows" in str(caught.value)
+    assert told == []
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_labels_out_of_range_are_refused_before_torch_reads_them(parts, outputs: int) -> None:
+    """By everything that trains or audits; torch would stop with an index, or train nonsense."""
+    train, valid, _ = parts
+    net = mlp(5, (4,), outputs=outputs)
+    for wrong in (2, -1):
+        beyond = [dataclasses.replace(p, y=np.where(p.y == 1, wrong, p.y)) for p in (train, valid)]
+        for pair in ((beyond[0], valid), (train, beyond[1])):
+            for attempt in (
+                lambda pair=pair: fn.repair(net, *pair),
+                lambda pair=pair: fn.train_classifier(*pair, outputs=outputs),
+                lambda pair=pair: fn.baselines.RandomDropout().fit(net, *pair, seed=0),
+            ):
+                with pytest.raises(DataError) as caught:
+                    attempt()
+                assert caught.value.code == "data-labels"
+        with pytest.raises(DataError) as caught:
+            fn.audit(net, beyond[0])
+        assert caught.value.code == "data-labels"
+
+
+@pytest.mark.parametrize("recipe", ["conflict", "paper"])
+def test_a_last_batch_of_one(parts, trained, recipe: str) -> None:
+    """Also with batch norm and with a fairness term: every loss is finite."""
+    rows = parts[0].subset(np.r_[np.arange(300), 0])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1)).eval()
+    plan = fn.Schedule(epochs=2, batch_size=100)
+    options = {"strengths": (0.5,)} if recipe == "conflict" else {}
+    for model in (net, trained):
+        result = fn.repair(model, rows, parts[1], recipe=recipe, schedule=plan, **options)
+        assert result.trials[1].metrics is not None
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [
@@ -312,13 +439,14 @@ def test_settings_objects_are_recipes(parts, trained) -> None:
 def test_a_limit_that_holds_is_not_broken_for_another() -> None:
     """Equal opportunity within its limit must stay there while parity is worked on."""
     trials = [made_trial(0, 0.8, 0.3), made_trial(1, 0.75, 0.1), made_trial(2, 0.75, 0.2)]
-    kept = trials[0].audit.metrics["dpr"]
+    kept = trials[0].metrics["dpr"]
     assert choose(trials, {"dp": 0.05, "dpr": kept}).number == 1
     worse = made_trial(3, 0.8, 0.05)
     counts = worse.audit.counts.copy()
     counts[0, 1] = [0, 500]  # group A: nobody with y = 1 is missed; group B: some are
-    unequal = dataclasses.replace(worse, audit=dataclasses.replace(worse.audit, counts=counts))
-    eo = [t.audit.metrics["eo"] for t in (trials[0], unequal)]
+    metrics = dataclasses.replace(worse.audit, counts=counts).metrics
+    unequal = dataclasses.replace(worse, metrics=metrics)
+    eo = [t.metrics["eo"] for t in (trials[0], unequal)]
     assert eo[0] != eo[1]
     bound = min(eo) + abs(eo[0] - eo[1]) / 2
     chosen = choose([trials[0], unequal], {"dp": 0.05, "eo": bound})

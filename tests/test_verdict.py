@@ -475,6 +475,95 @@ def test_json() -> None:
     assert plain["flips"][0] == {"group": "A", "n": 200, "to_positive": 0, "from_positive": 25}
 
 
+@pytest.mark.parametrize(
+    ("rows", "limit"),
+    [
+        (BETTER_ALL_OVER, {"dp": 0.05}),
+        (DP_FOR_EO, {"dp": 0.05, "eo": 0.1}),
+        (selections(A=(200, 140, 0), B=(200, 60, 0)), {"dpr": 0.8}),  # undefined afterwards
+    ],
+)
+def test_a_verdict_is_restored_from_its_figures(rows: list[Row], limit: dict[str, float]) -> None:
+    """Through JSON and back: equal, with the same words."""
+    verdict = judged(rows, limit)
+    restored = Verdict.from_dict(json.loads(json.dumps(verdict.to_dict())))
+    assert restored == verdict
+    assert restored.sentence() == verdict.sentence()
+    assert restored.to_dict() == verdict.to_dict()
+
+
+def broken_verdicts() -> dict[str, dict]:
+    """Plain values in which one thing is wrong."""
+    plain = judged(BETTER_ALL_OVER, {"dp": 0.05}).to_dict()
+    dp = plain["changes"]["dp"]
+
+    def dp_with(**fields: object) -> dict:
+        return plain | {"changes": plain["changes"] | {"dp": dp | fields}}
+
+    def flip(**fields: object) -> dict:
+        return plain | {"flips": [plain["flips"][0] | fields, plain["flips"][1]]}
+
+    return {
+        **{f"without {name}": {k: v for k, v in plain.items() if k != name} for name in plain},
+        "nothing": {},
+        "a list": [],
+        "None": None,
+        "another outcome": plain | {"outcome": "limit not met"},
+        "an outcome of its own": plain | {"outcome": "fair"},
+        "more": plain | {"more": 1},
+        "n as text": plain | {"n": "400"},
+        "n with a fraction": plain | {"n": 400.5},
+        "on": plain | {"on": 3},
+        "an unknown metric": plain | {"changes": plain["changes"] | {"beauty": dp}},
+        "a metric less": plain | {"changes": {"dp": dp}},
+        "changes as a list": plain | {"changes": list(plain["changes"])},
+        "a text as a number": dp_with(after="0.1"),
+        "NaN": dp_with(after=float("nan")),
+        "infinity": dp_with(gain=float("inf")),
+        "a truth as a number": dp_with(before=True),
+        "half an interval": dp_with(interval=[0.1]),
+        "an interval of texts": dp_with(interval="ab"),
+        "no interval": dp_with(interval=3),
+        "met or not": dp_with(met=False),
+        "another metric worse": plain | {"worse": ["auc"]},
+        "a flip without group": flip(group=None),
+        "a flip in part": flip(n=0.5),
+        "a flip with more": flip(more=1),
+        "flips as a number": plain | {"flips": 3},
+    }
+
+
+@pytest.mark.parametrize("plain", broken_verdicts().values(), ids=broken_verdicts())
+def test_anything_else_is_no_verdict(plain: object) -> None:
+    """Nothing is guessed: KeyError, ValueError or TypeError."""
+    with pytest.raises((KeyError, ValueError, TypeError)):
+        Verdict.from_dict(plain)
+
+
+def test_words_may_change_with_the_version() -> None:
+    """The sentence is made anew from the figures."""
+    plain = judged(BETTER_ALL_OVER, {"dp": 0.05}).to_dict()
+    restored = Verdict.from_dict(plain | {"sentence": "Older words."})
+    assert restored.sentence() == plain["sentence"]
+
+
+@pytest.mark.parametrize("rows", [BETTER_ALL_OVER, DP_FOR_EO])
+@pytest.mark.parametrize(
+    "limit", [{"dp": 0.05}, {"dp": 0.05, "eo": 0.5}, {"eo": 0.1}, {"dpr": 0.9, "eodds": 0.0}]
+)
+def test_under_another_limit(rows: list[Row], limit: dict[str, float]) -> None:
+    """The same as judging again under it."""
+    verdict = judged(rows, {"dp": 1.0})
+    assert verdict.under(limit) == judged(rows, limit)
+    assert verdict.under(limit).under({"dp": 1.0}) == verdict
+
+
+def test_under_what_is_no_limit() -> None:
+    """Refused as everywhere."""
+    with pytest.raises(OptionError):
+        judged(BETTER_ALL_OVER, {"dp": 1.0}).under({"accuracy": 0.5})
+
+
 def test_scores_that_got_worse_are_noticed() -> None:
     """The same decisions, but above and below the threshold the ranking is lost: AUC got worse."""
     rng = np.random.default_rng(0)

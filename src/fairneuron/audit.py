@@ -10,20 +10,25 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from fairneuron.data.dataset import Dataset
-from fairneuron.errors import DataError, ModelError, require_known
+from fairneuron.data.dataset import Dataset, Mask
+from fairneuron.data.tables import UNKNOWN
+from fairneuron.errors import DataError, ModelError, require_known, warn
 from fairneuron.metrics import definitions as m
 from fairneuron.metrics.definitions import METRICS, Counts, Floats
 from fairneuron.models import Network, Predictor, predicted_classes
 
 BINS = 1024
 DRAWS = 1000
+TINY = 10
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Audit:
     """Group confusion counts and score histograms, and all that follows from them.
+
+    It counts people, whatever their weights in training. Groups with a level "unknown" are listed,
+    and count in what is measured over everybody, but are not compared with others.
 
     Attributes:
         counts: ``(groups, classes, classes)``: group, label, prediction.
@@ -43,18 +48,41 @@ class Audit:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (self.counts.sum((1, 2)) > 0).sum() < 2:
+        if (self.counts.sum((1, 2)) > 0)[self.compared].sum() < 2:
             raise DataError(
                 "data-single-group",
-                "An audit compares groups: two or more must have samples",
+                f"An audit compares groups: two or more other than {UNKNOWN!r} must have samples",
                 got=f"{self.counts.sum((1, 2)).tolist()} samples of {list(self.group_names)}",
                 cure="Choose another sensitive column, or more data.",
             )
 
     @cached_property
+    def compared(self) -> Mask:
+        """Whether each group is compared, ``(groups,)``: all but those with an unknown level."""
+        return np.array([UNKNOWN not in level for level in self.levels])
+
+    @cached_property
+    def _known(self) -> Audit:
+        """The audit of the groups that are compared alone."""
+        if self.compared.all():
+            return self
+        inside = np.flatnonzero(self.compared)
+        return replace(
+            self,
+            counts=self.counts[inside],
+            histograms=None if self.histograms is None else self.histograms[inside],
+            group_names=tuple(self.group_names[g] for g in inside),
+            levels=tuple(self.levels[g] for g in inside),
+        )
+
+    def _of(self, metric: str) -> Audit:
+        """Whose people a metric reads."""
+        return self._known if METRICS[metric].groupwise else self
+
+    @cached_property
     def metrics(self) -> dict[str, float | None]:
         """Name to value; None where ``undefined`` has the reason."""
-        return {name: _plain(self._value(name)) for name in METRICS}
+        return {name: _plain(self._of(name)._value(name)) for name in METRICS}
 
     @cached_property
     def undefined(self) -> dict[str, str]:
@@ -71,14 +99,20 @@ class Audit:
         groups: read them with ``noise_floor``. None where the metric, or it in more than 5 % of the
         draws, is undefined.
         """
+        return {name: self._of(name)._own_intervals[name] for name in self.metrics}
+
+    @cached_property
+    def _own_intervals(self) -> dict[str, Interval | None]:
+        """Those of the metrics over all groups here."""
         rng = np.random.default_rng([self.seed, 1])
-        drawn: dict[str, list[Floats]] = {name: [] for name in self.metrics}
+        values = {name: self._value(name) for name in METRICS}
+        drawn: dict[str, list[Floats]] = {name: [] for name in METRICS}
         for _ in range(DRAWS // 100):  # a part at a time: histograms are large
             parts = {"counts": resample(rng, self.counts, 100)}
             if self.histograms is not None:
                 parts["histograms"] = resample(rng, self.histograms, 100)
-            for name, value in self.metrics.items():
-                if value is not None:
+            for name, value in values.items():
+                if np.isfinite(value):
                     drawn[name].append(METRICS[name].of(parts[METRICS[name].source]))
         return {name: interval(np.concatenate(d)) if d else None for name, d in drawn.items()}
 
@@ -90,6 +124,8 @@ class Audit:
         it given the label for EO and equalised odds, scores independent of it for ABCC. A
         difference below the floor is no finding.
         """
+        if self._known is not self:
+            return self._known.noise_floor
         rng = np.random.default_rng([self.seed, 2])
         label = self.counts.sum(2, keepdims=True)  # (g, y, 1)
         independent = self.counts.sum((0, 1)) / self.counts.sum()  # (p,)
@@ -117,7 +153,12 @@ class Audit:
 
     @cached_property
     def groups(self) -> list[dict[str, Any]]:
-        """A row per group: n, positives, and its rates (None where undefined)."""
+        """A row per group: n, positives, whether it is compared, and its rates.
+
+        Rates are None where undefined. The interval of the selection rate is Wilson's, 95 %.
+        """
+        selected, n = self.counts[..., m.POSITIVE].sum(-1), self.counts.sum((1, 2))
+        intervals = m.wilson(selected, n)
         rates = {
             "selection_rate": m.selection_rate(self.counts),
             "tpr": m.true_positive_rate(self.counts),
@@ -127,15 +168,20 @@ class Audit:
         return [
             {
                 "group": name,
-                "n": int(self.counts[g].sum()),
+                "n": int(n[g]),
                 "positive": int(self.counts[g, m.POSITIVE].sum()),
+                "compared": bool(self.compared[g]),
                 **{rate: _plain(values[g]) for rate, values in rates.items()},
+                "selection_interval": [float(bound) for bound in intervals[g]] if n[g] else None,
             }
             for g, name in enumerate(self.group_names)
         ]
 
     def marginal(self, column: str) -> Audit:
-        """The audit of one sensitive column alone, when there are several."""
+        """The audit of one sensitive column alone, when there are several.
+
+        Its level "unknown" is not compared; people who are unknown in other columns only are.
+        """
         require_known("option-sensitive", "sensitive column", column, self.sensitive_names)
         k = self.sensitive_names.index(column)
         names = tuple(dict.fromkeys(level[k] for level in self.levels))
@@ -196,7 +242,7 @@ class Audit:
         return {
             column: self.marginal(column).to_dict()
             for k, column in enumerate(self.sensitive_names)
-            if len({level[k] for level in present}) > 1
+            if len({level[k] for level in present} - {UNKNOWN}) > 1
         }
 
     def __repr__(self) -> str:
@@ -219,6 +265,9 @@ def audit(
 ) -> Audit:
     """Audits a classifier on labelled data with groups.
 
+    People count, not their weights in training. Groups of 1 to 9 samples are a warning, with the
+    intervals of their selection rates.
+
     Args:
         model: A module that maps ``x`` to logits (see ``fairneuron.models``), or what a mitigator
             gave.
@@ -234,7 +283,19 @@ def audit(
         DataError: With fewer than two groups, or labels that the model has no output for.
         ModelError: If the model does not give finite logits.
     """
-    return audit_scores(predict(model, data), data, threshold=threshold, seed=seed)
+    found = audit_scores(predict(model, data), data, threshold=threshold, seed=seed)
+    tiny = "; ".join(_tiny(row) for row in found.groups if row["compared"] and 0 < row["n"] < TINY)
+    if tiny:
+        warn("data-group-tiny", f"Groups of fewer than {TINY} samples say little: {tiny}")
+    return found
+
+
+def _tiny(row: dict[str, Any]) -> str:
+    low, high = row["selection_interval"]
+    return (
+        f"{row['group']!r} (n = {row['n']}, selection rate {row['selection_rate']:.2f}, 95 % "
+        f"interval {low:.2f} to {high:.2f})"
+    )
 
 
 def audit_scores(
@@ -294,11 +355,11 @@ def predict(model: nn.Module | Predictor, data: Dataset) -> npt.NDArray[np.float
             got=f"others for {int(outside.any(1).sum())} of {len(data)} samples",
             cure="Apply sigmoid or softmax to logits; look for NaN in the weights.",
         )
-    if data.y.max(initial=0) >= scores.shape[1]:
+    if data.y.min(initial=0) < 0 or data.y.max(initial=0) >= scores.shape[1]:
         raise DataError(
             "data-labels",
-            f"Labels must be below the model's {scores.shape[1]} classes",
-            got=str(int(data.y.max())),
+            f"Labels must be below the model's {scores.shape[1]} classes, and at least 0",
+            got=f"labels from {data.y.min()} to {data.y.max()}",
             cure="Check the head, or the labels.",
         )
     return scores

@@ -9,21 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
-from fairneuron.data.dataset import Dataset
+from fairneuron.data.dataset import Dataset, Floats
 from fairneuron.errors import ModelError, require_range
+from fairneuron.forward import evaluation, logits, placed
 from fairneuron.graph import Graph, Recorder
-from fairneuron.models import evaluation, logits, placed, positive_score, task_loss
+from fairneuron.models import TaskLoss, positive_score, task_loss
 
 CRITERIA = {"dp": "dp", "dpr": "dp", "eo": "eo", "eodds": "eodds"}
 """Which differentiable gap stands for a limited metric."""
 
 
 def soft_gap(
-    scores: torch.Tensor, y: torch.Tensor, group: torch.Tensor, criteria: Sequence[str]
+    scores: torch.Tensor,
+    y: torch.Tensor,
+    group: torch.Tensor,
+    criteria: Sequence[str],
+    weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The differentiable gap: largest difference of two groups' mean scores.
 
@@ -33,31 +40,44 @@ def soft_gap(
         group: ``(n,)`` groups.
         criteria: "dp": over everybody; "eo": over those with y = 1; "eodds": the larger of that and
             the same over the others. Several are added.
+        weight: ``(n,)`` how much each sample counts in its group's mean; all alike unless given.
+            A group without weight is left out.
 
     Returns:
         A scalar, at least 0; 0 where fewer than two groups have samples.
     """
-    return torch.stack([_soft_gap(scores, y, group, criterion) for criterion in criteria]).sum()
+    gaps = [_soft_gap(scores, y, group, criterion, weight) for criterion in criteria]
+    return torch.stack(gaps).sum()
 
 
 def _soft_gap(
-    scores: torch.Tensor, y: torch.Tensor, group: torch.Tensor, criterion: str
+    scores: torch.Tensor,
+    y: torch.Tensor,
+    group: torch.Tensor,
+    criterion: str,
+    weight: torch.Tensor | None,
 ) -> torch.Tensor:
     if criterion == "dp":
-        return _largest_pair(scores, group)
+        return _largest_pair(scores, group, weight)
+
+    def among(rows: torch.Tensor) -> torch.Tensor:
+        return _largest_pair(scores[rows], group[rows], None if weight is None else weight[rows])
+
     positive = y == 1
-    gap = _largest_pair(scores[positive], group[positive])
-    if criterion == "eo":
-        return gap
-    return torch.maximum(gap, _largest_pair(scores[~positive], group[~positive]))
+    gap = among(positive)
+    return gap if criterion == "eo" else torch.maximum(gap, among(~positive))
 
 
-def _largest_pair(scores: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    if scores.numel() == 0:
-        return scores.sum()
-    count = torch.bincount(group)  # (groups,)
-    total = torch.zeros_like(count, dtype=scores.dtype).index_add(0, group, scores)
-    means = (total / count)[count > 0]
+def _largest_pair(
+    scores: torch.Tensor, group: torch.Tensor, weight: torch.Tensor | None
+) -> torch.Tensor:
+    part = scores if weight is None else scores * weight
+    count = torch.bincount(group, weight)  # (groups,)
+    there = count > 0
+    if not there.any():
+        return part.sum()
+    total = torch.zeros_like(count, dtype=scores.dtype).index_add(0, group, part)
+    means = total[there] / count[there]
     return means.max() - means.min()
 
 
@@ -79,12 +99,16 @@ class Neuron:
     conflict: float
 
 
-def neuron_pulls(graph: Graph, data: Dataset, criteria: Sequence[str]) -> list[Neuron]:
+def neuron_pulls(
+    graph: Graph, data: Dataset, criteria: Sequence[str], task: TaskLoss = task_loss
+) -> list[Neuron]:
     """Computes the pull of the gap, and its conflict with the loss, on each hidden neuron.
 
     Neurons of frozen layers are left out. The gap is linear in the scores once its two groups are
-    known, so its gradient is summed batch by batch.
+    known, so its gradient is summed batch by batch. Samples count by their weights.
     """
+    with evaluation(graph.module):  # refuses what has no neurons, before any work
+        Recorder(graph, lambda *_: None).run(placed(graph.module, data.x[:2]))
     parameters = {name: p for name, p in graph.incoming.items() if p.requires_grad}
     if not parameters:
         raise ModelError(
@@ -93,14 +117,17 @@ def neuron_pulls(graph: Graph, data: Dataset, criteria: Sequence[str]) -> list[N
             got="requires_grad = False on all of them",
             cure="Call requires_grad_(True) on those that may change.",
         )
-    weight = _gap_gradient(graph, data, criteria)  # (n,) d gap / d score
+    by_score = _gap_gradient(graph, data, criteria)  # (n,) d gap / d score
+    weight = _tensor(data.relative_weight, by_score)
+    share = torch.ones(len(data)) if weight is None else weight  # of each sample in the loss
     flat = list(parameters.values())
     of_gap = [torch.zeros_like(p, dtype=torch.float64) for p in flat]
     of_loss = [torch.zeros_like(p, dtype=torch.float64) for p in flat]
     with evaluation(graph.module), torch.enable_grad():
-        for x, y, _, w in _batches(graph, data, weight):
+        for x, y, _, d, w in _batches(graph, data, by_score, share):
             out = logits(graph.module, x)
-            goals = ((positive_score(out) * w).sum(), task_loss(out, y) * len(y) / len(data))
+            loss = task(out, y, None if weight is None else w)
+            goals = ((positive_score(out) * d).sum(), loss * float(w.sum()) / len(data))
             for goal, total in zip(goals, (of_gap, of_loss), strict=True):
                 gradients = torch.autograd.grad(goal, flat, retain_graph=True)
                 for sum_, gradient in zip(total, gradients, strict=True):
@@ -108,8 +135,9 @@ def neuron_pulls(graph: Graph, data: Dataset, criteria: Sequence[str]) -> list[N
     position = {name: i for i, name in enumerate(parameters)}
     neurons = []
     for layer in graph.neurons.values():
-        own = [position[name] for name in (layer.weight, layer.bias) if name in position]
-        if layer.weight not in position:
+        weight_rows, bias_rows = graph.rows(layer)
+        own = [position[name] for name in (*weight_rows, *bias_rows) if name in position]
+        if not any(name in position for name in weight_rows):
             continue
         gap, loss = (
             torch.cat([total[i].reshape(len(total[i]), -1) for i in own], dim=1)
@@ -136,9 +164,10 @@ def incoming_weights(graph: Graph, neurons: Sequence[Neuron]) -> dict[str, torch
     masks: dict[str, torch.Tensor] = {}
     for neuron in neurons:
         layer = graph.neurons[neuron.layer]
-        for name in (layer.weight, layer.bias):
-            if name is not None and graph.incoming[name].requires_grad:
-                masks.setdefault(name, torch.zeros_like(graph.incoming[name]))[neuron.unit] = 1
+        for rows in graph.rows(layer):
+            for name, parameter in rows.items():
+                if parameter.requires_grad:
+                    masks.setdefault(name, torch.zeros_like(parameter))[neuron.unit] = 1
     return masks
 
 
@@ -240,13 +269,14 @@ def _activation_means(graph: Graph, data: Dataset) -> dict[int, torch.Tensor]:
     wanted = {graph.activation_of(layer) for layer in graph.hidden}
     total: dict[int, torch.Tensor] = {}
 
-    def add(index: int, value: torch.Tensor) -> None:
+    def add(index: int, value: torch.Tensor, weight: torch.Tensor) -> None:
         if index in wanted:
-            total[index] = total.get(index, 0) + value.double().sum(0)
+            total[index] = total.get(index, 0) + (value.double() * weight).sum(0)
 
+    weights = np.ones(len(data)) if data.relative_weight is None else data.relative_weight
     with evaluation(graph.module):
-        for x, *_ in _batches(graph, data):
-            Recorder(graph, add).run(x)
+        for x, _, _, weight in _batches(graph, data, torch.from_numpy(weights)[:, None]):
+            Recorder(graph, partial(add, weight=weight)).run(x)
     return {index: value / len(data) for index, value in total.items()}
 
 
@@ -276,9 +306,7 @@ def _gap_without(
         scores = torch.cat(
             [positive_score(logits(runner.run, x)) for x, *_ in _batches(graph, data)]
         )
-        return float(
-            soft_gap(scores.cpu(), torch.from_numpy(data.y), torch.from_numpy(data.group), criteria)
-        )
+        return float(_data_gap(scores.cpu(), data, criteria))
 
 
 def _gap_gradient(graph: Graph, data: Dataset, criteria: Sequence[str]) -> torch.Tensor:
@@ -289,8 +317,17 @@ def _gap_gradient(graph: Graph, data: Dataset, criteria: Sequence[str]) -> torch
         ).cpu()
     with torch.enable_grad():
         scores.requires_grad_(True)
-        gap = soft_gap(scores, torch.from_numpy(data.y), torch.from_numpy(data.group), criteria)
-        return torch.autograd.grad(gap, scores)[0]
+        return torch.autograd.grad(_data_gap(scores, data, criteria), scores)[0]
+
+
+def _data_gap(scores: torch.Tensor, data: Dataset, criteria: Sequence[str]) -> torch.Tensor:
+    """The gap of all the data, by weights, between the groups that are compared."""
+    y, group = torch.from_numpy(data.y), torch.from_numpy(data.group)
+    return soft_gap(scores, y, group, criteria, _tensor(data.gap_weight, scores))
+
+
+def _tensor(values: Floats | None, like: torch.Tensor) -> torch.Tensor | None:
+    return None if values is None else torch.from_numpy(values).to(like)
 
 
 def _batches(

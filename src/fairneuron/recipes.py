@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -23,11 +23,12 @@ from fairneuron.conflict import (
     soft_gap,
 )
 from fairneuron.data.dataset import Dataset, Mask
-from fairneuron.models import positive_score, task_loss
+from fairneuron.models import positive_score
 from fairneuron.settings import ConflictSettings, PaperSettings, change, make_settings
 from fairneuron.slicing import Paths, activation_paths
+from fairneuron.terms import Terms
 from fairneuron.tracing import trace
-from fairneuron.training import Progress, train
+from fairneuron.training import PLAIN, Progress, quiet, train
 from fairneuron.trials import Candidate
 
 Explanation = ConflictExplanation | PathSummary
@@ -44,6 +45,7 @@ class Task:
         criteria: The differentiable gaps that stand for the limited metrics.
         seed: Of everything random.
         progress: Told of each step.
+        terms: The caller's loss, optimiser and time for retraining.
     """
 
     model: nn.Module
@@ -51,11 +53,17 @@ class Task:
     valid: Dataset
     criteria: tuple[str, ...]
     seed: int
-    progress: Progress
+    progress: Progress = quiet
+    terms: Terms = PLAIN
 
 
 class Recipe(Protocol):
     """The three steps; each recipe is a dataclass of its settings."""
+
+    @property
+    def candidates(self) -> int:
+        """How many models ``retrain`` gives."""
+        ...
 
     def slice(self, task: Task) -> Any:
         """Takes the network's behaviour apart."""
@@ -77,6 +85,11 @@ class Recipe(Protocol):
 @dataclass(frozen=True)
 class Paper(PaperSettings):
     """The published recipe (Algorithm 1); its settings are those of ``PaperSettings``."""
+
+    @property
+    def candidates(self) -> int:
+        """One."""
+        return 1
 
     def slice(self, task: Task) -> Paths:
         """Finds the activation path of each training sample (lines 12 to 28)."""
@@ -103,6 +116,7 @@ class Paper(PaperSettings):
             dropped=biased,
             run=trace(model).with_dropout(self.dropout),
             seed=task.seed,
+            terms=task.terms,
             progress=lambda _, done, of: task.progress("retraining", done, of),
         )
         yield {"gamma": self.gamma, "theta": self.theta, "dropout": self.dropout}, model, finite
@@ -116,18 +130,27 @@ class Paper(PaperSettings):
 class Conflict(ConflictSettings):
     """The default recipe; its settings are those of ``ConflictSettings``."""
 
+    @property
+    def candidates(self) -> int:
+        """One for each λ."""
+        return len(self.strengths)
+
     def slice(self, task: Task) -> list[Neuron]:
         """Finds how strongly the gap pulls each hidden neuron."""
-        return neuron_pulls(trace(task.model), task.train, task.criteria)
+        return neuron_pulls(trace(task.model), task.train, task.criteria, task.terms.task_loss)
 
     def cluster(self, sliced: list[Neuron]) -> list[Neuron]:
         """Picks the neurons that are pulled most."""
         return conflict_neurons(sliced, self.neuron_share)
 
     def retrain(self, task: Task, chosen: list[Neuron]) -> Iterator[Candidate]:
-        """Trains their incoming weights alone on loss + λ · gap, from the original for each λ."""
+        """Trains their incoming weights alone on loss + λ · gap, from the original for each λ.
+
+        Under a time budget the λ come in an order that is spread over their range from the start.
+        """
+        strengths = self.strengths if task.terms.budget is None else spread(self.strengths)
         only = incoming_weights(trace(task.model), chosen)
-        for number, strength in enumerate(self.strengths, start=1):
+        for number, strength in enumerate(strengths, start=1):
             model = copy.deepcopy(task.model)
             finite = train(
                 model,
@@ -135,10 +158,11 @@ class Conflict(ConflictSettings):
                 task.valid,
                 self.schedule,
                 only=only,
-                objective=partial(_loss_and_gap, strength=strength, criteria=task.criteria),
+                penalty=partial(_penalty, strength=strength, criteria=task.criteria),
+                terms=task.terms,
                 seed=task.seed,
             )
-            task.progress("retraining", number, len(self.strengths))
+            task.progress("retraining", number, len(strengths))
             yield {"strength": strength, "neuron_share": self.neuron_share}, model, finite
 
     def explain(
@@ -150,15 +174,28 @@ class Conflict(ConflictSettings):
         )
 
 
-def _loss_and_gap(
+def _penalty(
     out: torch.Tensor,
     y: torch.Tensor,
     group: torch.Tensor,
+    weight: torch.Tensor | None,
     *,
     strength: float,
     criteria: tuple[str, ...],
 ) -> torch.Tensor:
-    return task_loss(out, y) + strength * soft_gap(positive_score(out), y, group, criteria)
+    return strength * soft_gap(positive_score(out), y, group, criteria, weight)
+
+
+def spread(values: Sequence[float]) -> tuple[float, ...]:
+    """The same values: the middle one first, then the middles of both halves, and so on."""
+    ordered, found = sorted(values), []
+    parts = [(0, len(ordered))]
+    for low, high in parts:  # it grows meanwhile
+        if low < high:
+            middle = (low + high) // 2
+            found.append(ordered[middle])
+            parts += [(low, middle), (middle + 1, high)]
+    return tuple(found)
 
 
 Settings = Conflict | Paper

@@ -15,24 +15,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from fairneuron.data.dataset import Dataset, Mask
+from fairneuron.checks import check_model
+from fairneuron.data.dataset import Dataset, Floats, Mask
 from fairneuron.errors import DataError, ModelError, require_range
+from fairneuron.forward import evaluation, logits, placed
 from fairneuron.graph import DROPOUT
-from fairneuron.models import evaluation, logits, mlp, placed, require_width, task_loss
+from fairneuron.models import TaskLoss, mlp, task_loss
 from fairneuron.settings import Schedule
+from fairneuron.terms import ClassWeight, Loss, MakeOptimiser, Terms, class_weighted
 
-Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Penalty = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""Maps logits, labels, groups and ``Dataset.gap_weight`` to what is added to the task loss."""
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and of how many."""
+
+PLAIN = Terms()
 
 
 def quiet(_what: str, _done: int, _of: int) -> None:
     """No progress shown."""
-
-
-def task_only(out: torch.Tensor, y: torch.Tensor, _group: torch.Tensor) -> torch.Tensor:
-    """The objective without a fairness term."""
-    return task_loss(out, y)
 
 
 @contextmanager
@@ -59,7 +60,8 @@ def train(
     dropped: Mask | None = None,
     run: nn.Module | None = None,
     only: Mapping[str, torch.Tensor] | None = None,
-    objective: Objective = task_only,
+    penalty: Penalty | None = None,
+    terms: Terms = PLAIN,
     progress: Progress = quiet,
 ) -> bool:
     """Trains a model in place.
@@ -77,70 +79,110 @@ def train(
         run: What to run in the model's place; a twin on the same parameters that has dropout
             layers.
         only: Parameter name to a mask of its shape; the elements that may change. All unless given.
-        objective: Maps logits, labels and groups of a batch to the loss.
+        penalty: A fairness term; none unless given.
+        terms: The caller's loss, optimiser and time.
         progress: Told after each epoch.
 
     Returns:
         Whether every loss was finite. If not, the model is as diverged as it was then.
     """
     network = model if run is None else run
-    device = next(model.parameters()).device
-    x, y, group = (
-        placed(model, data.x),
-        torch.from_numpy(data.y).to(device),
-        torch.from_numpy(data.group).to(device),
-    )
+    objective = _Objective(network, data, terms.task_loss, penalty)
     rows = np.zeros(len(data), dtype=bool) if dropped is None else dropped
     halves = [
         (torch.from_numpy(np.flatnonzero(rows == active)), active) for active in np.unique(rows)
     ]
     with reproducible(seed), torch.enable_grad(), _trainable(model, only) as masks:
-        best = _Best(model, schedule)
-        optimiser = torch.optim.Adam(
-            masks, lr=schedule.learning_rate, betas=(0.9, 0.9999), fused=True
-        )
-        plateau = (
-            torch.optim.lr_scheduler.ReduceLROnPlateau(
-                optimiser, factor=0.1, patience=schedule.plateau
-            )
-            if schedule.plateau is not None
-            else None
-        )
+        optimiser, step = terms.optimise(masks, schedule.learning_rate)
+        watch = _Watch(model, valid, schedule, terms, optimiser)
         epochs = schedule.epochs_for(len(data))
         for epoch in range(epochs):
-            total = torch.zeros((), device=device)
+            total = torch.zeros((), device=objective.y.device)
             for part, active in halves:
                 _set_modes(network, bool(active))
-                order = part[torch.randperm(len(part))].to(device)
+                order = part[torch.randperm(len(part))].to(total.device)
                 for batch in order.split(schedule.batch_size):
-                    loss = objective(logits(network, x[batch]), y[batch], group[batch])
+                    loss = objective(batch)
                     optimiser.zero_grad()
                     loss.backward()
                     for parameter, mask in masks.items():
                         if mask is not None and parameter.grad is not None:
                             parameter.grad.mul_(mask)
-                    optimiser.step()
+                    step()
                     total += loss.detach()
             if not math.isfinite(float(total)):
                 return False
             progress("training", epoch + 1, epochs)
-            if plateau is None and schedule.patience is None:
-                continue
-            current = loss_of(model, valid)
-            if plateau is not None:
-                plateau.step(current)
-            if best.stop(current):
+            if watch.stop(last=epoch + 1 == epochs):
                 break
-        best.restore()
+        watch.restore_best()
     return True
 
 
-def loss_of(model: nn.Module, data: Dataset) -> float:
-    """Mean task loss in eval mode."""
+def loss_of(model: nn.Module, data: Dataset, task: TaskLoss = task_loss) -> float:
+    """Mean task loss in eval mode, by weight."""
     device = next(model.parameters()).device
     with evaluation(model):
-        return float(
-            task_loss(logits(model, placed(model, data.x)), torch.from_numpy(data.y).to(device))
+        out = logits(model, placed(model, data.x))
+        y = torch.from_numpy(data.y).to(device)
+        return float(task(out, y, _column(model, data.relative_weight)))
+
+
+def require_trainable(
+    model: nn.Module, train: Dataset, valid: Dataset, terms: Terms = PLAIN
+) -> None:
+    """Refuses what a model cannot be trained on, before any work.
+
+    Args:
+        model: One that ``check_model`` accepts.
+        train: To train on.
+        valid: To choose by.
+        terms: The caller's loss is tried on a few rows of ``train``.
+
+    Raises:
+        DataError: For parts without samples of two classes or without weight, and labels that the
+            model has no output for.
+        OptionError: For what is no loss.
+    """
+    require_classes(train, valid)
+    rows = train.subset(np.arange(min(len(train), 64)))
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), evaluation(model):
+        out = logits(model, placed(model, rows.x))
+        outputs = 2 if out.ndim == 1 else out.shape[1]
+        require_labels(train, valid, outputs)
+        y = torch.from_numpy(rows.y).to(out.device)
+        terms.check(out, y, _column(model, rows.relative_weight))
+
+
+def require_classes(train: Dataset, valid: Dataset) -> None:
+    """Raises a ``DataError`` for a part without samples of two classes, or without weight."""
+    for part, title in ((train, "training"), (valid, "validation")):
+        classes = np.unique(part.y)
+        if len(classes) < 2:
+            raise DataError(
+                "data-too-few",
+                "Training and validation data need samples of two classes or more",
+                got=f"{len(part)} {title} rows of the classes {classes.tolist()}",
+                cure="Give more data, or split them otherwise.",
+            )
+        if part.weight is not None and not part.weight.any():
+            raise DataError(
+                "data-weights",
+                "Some training and validation samples must have a weight above 0",
+                got=f"zeros alone for {len(part)} {title} rows",
+                cure="Correct the weights.",
+            )
+
+
+def require_labels(train: Dataset, valid: Dataset, outputs: int) -> None:
+    """Raises a ``DataError`` for labels that a model of so many classes cannot express."""
+    low, high = (f(np.concatenate([train.y, valid.y])) for f in (np.min, np.max))
+    if low < 0 or high >= outputs:
+        raise DataError(
+            "data-labels",
+            f"Labels must be below the model's {outputs} classes, and at least 0",
+            got=f"labels from {low} to {high}",
+            cure="Correct the labels, or give the model an output per class.",
         )
 
 
@@ -153,6 +195,9 @@ def train_classifier(
     dropout: float = 0.0,
     seed: int = 0,
     schedule: Schedule | None = None,
+    class_weight: ClassWeight = None,
+    loss: Loss | None = None,
+    optimiser: MakeOptimiser | None = None,
     progress: Progress = quiet,
 ) -> nn.Sequential:
     """Trains the paper's network (Gao et al., section 4.1).
@@ -160,7 +205,7 @@ def train_classifier(
     Fully connected, ReLU, Adam with β = (0.9, 0.9999).
 
     Args:
-        train: To train on.
+        train: To train on. Its rows count by their ``weight``, those of ``valid`` too.
         valid: For the learning rate and early stopping.
         hidden: Widths of the hidden layers; the paper has three of 128 for Census and three of 32
             for the others.
@@ -169,30 +214,38 @@ def train_classifier(
         seed: Same seed, same weights.
         schedule: By default up to 50 epochs, batches of 128, learning rate 0.01 × 0.1 on a plateau,
             stopping after 8 epochs without a lower validation loss; the best epoch is kept.
+        class_weight: Factors of the weights by class, for example {0: 1, 1: 3}; "balanced" for
+            n / (classes · count).
+        loss: Maps logits ``(n,)``, or ``(n, classes)`` with class logits, and int64 labels to a
+            differentiable scalar or ``(n,)``, which weights need. Cross entropy unless given.
+        optimiser: Maps the list of parameters to a ``torch.optim.Optimizer`` of them; its learning
+            rate is its own. Adam unless given.
         progress: Told after each epoch.
 
     Returns:
         The trained network, in eval mode.
 
     Raises:
-        DataError: For an empty part, or labels that the outputs cannot express.
+        DataError: For a part without samples of two classes, or labels that the outputs cannot
+            express.
+        OptionError: For what is no class weight, loss or optimiser.
         ModelError: If training diverges.
     """
     require_range("dropout", dropout, 0, 1, open_high=True)
-    classes = max(int(train.y.max(initial=0)), int(valid.y.max(initial=0))) + 1
-    if not len(train) or not len(valid) or classes > max(outputs, 2):
-        raise DataError(
-            "data-labels",
-            f"Training needs rows, and labels below {max(outputs, 2)}",
-            got=f"{len(train)} and {len(valid)} rows with labels up to {classes - 1}",
-            cure="Give more data, or outputs= the number of classes.",
-        )
+    terms = Terms(loss, optimiser)
+    require_classes(train, valid)
+    require_labels(train, valid, max(outputs, 2))
+    train, valid = class_weighted(train, valid, class_weight)
     with reproducible(seed):
         model = mlp(train.x.shape[1], hidden, outputs=outputs, dropout=dropout)
-    require_width(model, valid.x)
+    check_model(model, valid.x, feature_names=valid.feature_names)
     everybody = np.full(len(train), dropout > 0)
     plan = schedule or Schedule(patience=8)
-    if not _fit(model, train, valid, plan, seed=seed, dropped=everybody, progress=progress):
+    require_trainable(model, train, valid, terms)
+    finite = _fit(
+        model, train, valid, plan, seed=seed, dropped=everybody, terms=terms, progress=progress
+    )
+    if not finite:
         raise ModelError(
             "model-diverged",
             "Training must keep the loss finite",
@@ -203,6 +256,11 @@ def train_classifier(
 
 
 _fit = train  # `train` is the training part in there
+
+
+def _column(model: nn.Module, values: Floats | None) -> torch.Tensor | None:
+    """Weights beside the model's inputs."""
+    return None if values is None else placed(model, torch.from_numpy(values))
 
 
 def _set_modes(network: nn.Module, active: bool) -> None:
@@ -243,24 +301,75 @@ def _trainable(
             module.training = mode
 
 
-class _Best:
-    """Remembers the epoch of the lowest validation loss, when a patience is set."""
+class _Objective:
+    """The loss of the rows of a batch, as a network has it now."""
 
-    def __init__(self, model: nn.Module, schedule: Schedule) -> None:
-        self.model, self.patience = model, schedule.patience
+    def __init__(
+        self, network: nn.Module, data: Dataset, task: TaskLoss, penalty: Penalty | None
+    ) -> None:
+        self.network, self.task, self.penalty = network, task, penalty
+        self.x = placed(network, data.x)
+        self.y, self.group = (torch.from_numpy(c).to(self.x.device) for c in (data.y, data.group))
+        self.weight = _column(network, data.relative_weight)
+        self.gap_weight = _column(network, data.gap_weight)
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        out, y = logits(self.network, self.x[batch]), self.y[batch]
+        loss = self.task(out, y, None if self.weight is None else self.weight[batch])
+        if self.penalty is None:
+            return loss
+        weight = None if self.gap_weight is None else self.gap_weight[batch]
+        return loss + self.penalty(out, y, self.group[batch], weight)
+
+
+class _Watch:
+    """What happens after each epoch: plateau, early stopping, the end of the time.
+
+    With a patience it remembers the epoch of the lowest validation loss.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        valid: Dataset,
+        schedule: Schedule,
+        terms: Terms,
+        optimiser: torch.optim.Optimizer,
+    ) -> None:
+        self.model, self.valid, self.terms, self.patience = model, valid, terms, schedule.patience
+        self.plateau = (
+            None
+            if schedule.plateau is None
+            else torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimiser, factor=0.1, patience=schedule.plateau
+            )
+        )
         self.loss, self.waited = math.inf, 0
         self.state: dict[str, torch.Tensor] | None = None
 
-    def stop(self, loss: float) -> bool:
-        if self.patience is None:
+    def stop(self, *, last: bool) -> bool:
+        """Whether this epoch is the last one, for another reason than their number."""
+        if self.plateau is not None or self.patience is not None:
+            loss = loss_of(self.model, self.valid, self.terms.task_loss)
+            if self.plateau is not None:
+                self.plateau.step(loss)
+            if self.patience is not None and self._waited(loss) >= self.patience:
+                return True
+        budget = self.terms.budget
+        if last or budget is None or not budget.over():
             return False
+        budget.cut = True
+        return True
+
+    def _waited(self, loss: float) -> int:
+        """Epochs since the best one."""
         if loss < self.loss:
             self.loss, self.waited = loss, 0
             self.state = {k: v.clone() for k, v in self.model.state_dict().items()}
         else:
             self.waited += 1
-        return self.waited >= self.patience
+        return self.waited
 
-    def restore(self) -> None:
+    def restore_best(self) -> None:
         if self.state is not None:
             self.model.load_state_dict(self.state)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
-from fairneuron.audit import Audit, audit
+from fairneuron.audit import Audit, audit_scores, predict
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError
 from fairneuron.limits import Limit, violation
@@ -19,26 +20,33 @@ Candidate = tuple[dict[str, float], nn.Module, bool]
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A candidate and its validation audit.
+    """A candidate and its validation figures; these alone decide what is chosen.
 
     Attributes:
         number: 0 is the original model.
         settings: What was tried.
-        model: The retrained copy.
-        audit: On validation data; None if it diverged.
+        metrics: On validation data, by name; None if it diverged.
         rejected: Why it cannot be chosen, or None.
+        model: The retrained copy, where it is at hand.
+        audit: The audit that ``metrics`` are from, likewise.
     """
 
     number: int
     settings: dict[str, float]
-    model: nn.Module
-    audit: Audit | None
+    metrics: dict[str, float | None] | None
     rejected: str | None
+    model: nn.Module | None = None
+    audit: Audit | None = None
 
     @property
     def accuracy(self) -> float:
         """Validation accuracy, 0 if it diverged."""
-        return (self.audit.metrics["accuracy"] or 0.0) if self.audit else 0.0
+        return (self.metrics["accuracy"] or 0.0) if self.metrics else 0.0
+
+    def eligible(self, limit: Limit) -> bool:
+        """Whether it may be chosen: not rejected, and all limited metrics defined."""
+        defined = self.metrics is not None and all(self.metrics[name] is not None for name in limit)
+        return self.rejected is None and defined
 
     def gap(self, limit: Limit) -> float:
         """How far the limited metrics are from their best values, summed."""
@@ -53,41 +61,46 @@ class Trial:
         return {name: violation(name, self._value(name), bound) for name, bound in limit.items()}
 
     def _value(self, name: str) -> float:
-        value = self.audit.metrics[name] if self.audit else None
+        value = self.metrics[name] if self.metrics else None
         return float("nan") if value is None else value
 
 
-def run_trial(number: int, candidate: Candidate, valid: Dataset, limit: Limit) -> Trial:
+def run_trial(
+    number: int, candidate: Candidate, valid: Dataset, limit: Limit, threshold: float = 0.5
+) -> Trial:
     """Audits a candidate on validation data and says whether it may be chosen."""
     settings, model, finite = candidate
     try:
-        audited = audit(model, valid) if finite else None
+        scores = predict(model, valid) if finite else None
     except ModelError as error:
         if number == 0 or error.code != "model-nonfinite":
             raise
-        audited = None
-    if audited is None:
-        rejected: str | None = "diverged"
-    elif np.count_nonzero(audited.counts.sum((0, 1))) < 2:
+        scores = None
+    if scores is None:
+        return Trial(number, settings, None, "diverged", model)
+    audited = audit_scores(scores, valid, threshold=threshold)
+    rejected: str | None
+    if np.count_nonzero(audited.counts.sum((0, 1))) < 2:
         rejected = "predicts one class alone"
     else:
         undefined = [name for name in limit if name in audited.undefined]
         rejected = (
             f"{undefined[0]} is undefined: {audited.undefined[undefined[0]]}" if undefined else None
         )
-    return Trial(number, settings, model, audited, rejected)
+    return Trial(number, settings, audited.metrics, rejected, model, audited)
 
 
-def choose(trials: list[Trial], limit: Limit) -> Trial:
+def choose(trials: Sequence[Trial], limit: Limit) -> Trial:
     """Returns the most accurate trial within the limit, or else the one nearest to it.
 
+    It reads the trials' figures alone, so it also works on trials without models.
     The first trial, the original, stays unless another one is better. One with a larger gap never
     is, nor one that breaks a limit which the original keeps; with several limits gaps and
     violations are summed.
     """
     original = trials[0]
-    eligible = [trial for trial in trials if trial.rejected is None]
-    if original.rejected is None:
+    eligible = [trial for trial in trials if trial.eligible(limit)]
+    if original.eligible(limit):
         held = {
             name: bound
             for name, bound in limit.items()
@@ -101,10 +114,26 @@ def choose(trials: list[Trial], limit: Limit) -> Trial:
     return max(eligible, key=lambda t: (-t.violation(limit), t.accuracy), default=original)
 
 
-def front(trials: list[Trial], limit: Limit) -> tuple[Trial, ...]:
+def within_reach(trials: Sequence[Trial], limit: Limit) -> tuple[Trial, ...]:
+    """Returns the trials that ``choose`` could return under some limit of the same metrics.
+
+    It never returns one that another is at least as good as in accuracy and every limited metric,
+    and better than in accuracy or before it in the list.
+    """
+    eligible = [trial for trial in trials if trial.eligible(limit)]
+
+    def beats(a: Trial, b: Trial) -> bool:
+        as_good = all(a.gap({name: 0}) <= b.gap({name: 0}) for name in limit)
+        before = a.accuracy == b.accuracy and a.number < b.number
+        return as_good and (a.accuracy > b.accuracy or before)
+
+    return tuple(b for b in eligible if not any(beats(a, b) for a in eligible))
+
+
+def front(trials: Sequence[Trial], limit: Limit) -> tuple[Trial, ...]:
     """Returns the trials that none beats in both accuracy and gap, the smallest gap first."""
     best: list[Trial] = []
-    eligible = [trial for trial in trials if trial.rejected is None]
+    eligible = [trial for trial in trials if trial.eligible(limit)]
     for trial in sorted(eligible, key=lambda t: (t.gap(limit), -t.accuracy)):
         if not best or trial.accuracy > best[-1].accuracy:
             best.append(trial)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from scipy.sparse import csr_array
 from torch import nn
 
 from fairneuron.audit import DRAWS, Interval, audit_scores, histogram_cells, interval, predict
-from fairneuron.data.dataset import Dataset
+from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.limits import Limit, check_limit, violation
-from fairneuron.metrics.definitions import METRICS, POSITIVE, Counts, Floats
+from fairneuron.metrics.definitions import METRICS, POSITIVE, Floats
 from fairneuron.models import Predictor, predicted_classes
 
 IMPROVED = "improved"
@@ -66,6 +67,31 @@ class Change:
             0.0 if self.noise_floor is None else METRICS[self.metric].shortfall(self.noise_floor)
         )
         return self.gain is not None and abs(self.gain) >= floor
+
+    @classmethod
+    def from_dict(cls, metric: str, fields: Mapping[str, Any]) -> Change:
+        """Restores what ``Verdict.to_dict`` has of a metric."""
+        low_high = fields["interval"]
+        if low_high is not None:
+            low, high = map(_number, low_high)
+            low_high = low, high
+        optional = {
+            name: None if fields[name] is None else _number(fields[name])
+            for name in ("before", "after", "gain", "noise_floor")
+        }
+        limit = _number(fields["limit"]) if "limit" in fields else None
+        return cls(metric, interval=low_high, limit=limit, **optional)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON; without the name of the metric."""
+        return {
+            "before": self.before,
+            "after": self.after,
+            "gain": self.gain,
+            "interval": None if self.interval is None else list(self.interval),
+            "noise_floor": self.noise_floor,
+            **({"limit": self.limit, "met": self.met} if self.limit is not None else {}),
+        }
 
     def sentence(self) -> str:
         """It in one sentence."""
@@ -121,6 +147,16 @@ class Verdict:
         lost = f" Got worse: {worse}." if worse else " No other metric got reliably worse."
         return f"{self.outcome.capitalize()} on {self.on} data (n = {self.n}): {limits}.{lost}"
 
+    def under(self, limit: Limit) -> Verdict:
+        """The same figures, judged under another limit.
+
+        Raises:
+            OptionError: For what is no limit.
+        """
+        bounds = check_limit(limit)
+        changes = {name: replace(c, limit=bounds.get(name)) for name, c in self.changes.items()}
+        return replace(self, outcome=_outcome(changes), changes=changes)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return {
@@ -128,20 +164,47 @@ class Verdict:
             "on": self.on,
             "n": self.n,
             "sentence": self.sentence(),
-            "changes": {
-                name: {
-                    "before": c.before,
-                    "after": c.after,
-                    "gain": c.gain,
-                    "interval": None if c.interval is None else list(c.interval),
-                    "noise_floor": c.noise_floor,
-                    **({"limit": c.limit, "met": c.met} if c.limit is not None else {}),
-                }
-                for name, c in self.changes.items()
-            },
+            "changes": {name: change.to_dict() for name, change in self.changes.items()},
             "worse": [c.metric for c in self.worse],
             "flips": list(self.flips),
         }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Verdict:
+        """Restores what ``to_dict`` gave; anything else is a KeyError, ValueError or TypeError."""
+        changes = {name: Change.from_dict(name, fields["changes"][name]) for name in METRICS}
+        flips = tuple(_flip(flip) for flip in fields["flips"])
+        found = cls(_outcome(changes), str(fields["on"]), int(fields["n"]), changes, flips)
+        expected = found.to_dict()
+        if set(fields) != set(expected):
+            raise ValueError(f"a verdict has {', '.join(expected)}")
+        for name in expected:
+            if name != "sentence" and expected[name] != fields[name]:  # words may change
+                raise ValueError(f"{name} does not follow from the figures")
+        return found
+
+
+def _flip(fields: Mapping[str, Any]) -> dict[str, Any]:
+    counts = ("n", "to_positive", "from_positive")
+    if not isinstance(fields["group"], str) or any(type(fields[k]) is not int for k in counts):
+        raise TypeError("flips must count predictions per group")
+    return {"group": fields["group"], **{k: fields[k] for k in counts}}
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is no number")
+    if not isfinite(value):
+        raise ValueError(f"{value!r} is not finite")
+    return float(value)
+
+
+def _outcome(changes: Mapping[str, Change]) -> str:
+    """What follows from the changes of the limited metrics."""
+    limited = [c for c in changes.values() if c.limit is not None]
+    if not any(c.better for c in limited) or any(c.worse for c in limited):
+        return NOT_RELIABLE
+    return IMPROVED if all(c.met for c in limited) else NOT_MET
 
 
 def judge(
@@ -172,21 +235,15 @@ def judge(
     bounds = check_limit(limit)
     pair = _Pair(before, after, data, threshold, seed)
     changes = {name: pair.change(name, bounds.get(name)) for name in METRICS}
-    limited = [c for c in changes.values() if c.limit is not None]
-    if not any(c.better for c in limited) or any(c.worse for c in limited):
-        outcome = NOT_RELIABLE
-    elif not all(c.met for c in limited):
-        outcome = NOT_MET
-    else:
-        outcome = IMPROVED
-    return Verdict(outcome, on, len(data), changes, pair.flips())
+    return Verdict(_outcome(changes), on, len(data), changes, pair.flips())
 
 
 class _Pair:
     """Both models' predictions of the same samples, and bootstrap draws of the samples.
 
     Samples that are alike in label, group, both predictions and both scores (to 1/64) are a cell; a
-    draw is a multinomial over cells, so that both models are measured on the same resample.
+    draw is a multinomial over cells, so that both models are measured on the same resample. What
+    compares groups is measured on draws of the samples whose group is compared.
     """
 
     def __init__(
@@ -208,13 +265,18 @@ class _Pair:
             columns.append(np.ravel_multi_index((data.group, data.y, classes), shape))
             columns.append(histogram_cells(s, data, coarse))
             self._shapes += [shape, (groups, 2, coarse)]
-        cells, counts = np.unique(np.stack(columns, 1), axis=0, return_counts=True)  # (m, 4)
-        self._drawn = self._draw(cells, counts, np.random.default_rng([seed, 3]))
+        self._cell = np.stack(columns, 1)  # (n, 4)
+        known = data.compared[data.group]
+        everybody = self._draw(np.ones_like(known), seed)
+        self._drawn = {
+            False: everybody,
+            True: everybody if known.all() else self._draw(known, seed),
+        }
 
-    def _draw(
-        self, cells: Counts, counts: Counts, rng: np.random.Generator
-    ) -> tuple[dict[str, Floats], dict[str, Floats]]:
-        """Every metric of every draw, before and after."""
+    def _draw(self, samples: Mask, seed: int) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """Every metric of every draw from some samples, before and after."""
+        cells, counts = np.unique(self._cell[samples], axis=0, return_counts=True)  # (m, 4)
+        rng = np.random.default_rng([seed, 3])
         rows = np.arange(len(cells))
         members = [
             csr_array((np.ones(len(cells)), (column, rows)), (prod(shape), len(cells)))
@@ -240,7 +302,8 @@ class _Pair:
         metric, gain, bounds = METRICS[name], None, None
         if before is not None and after is not None:
             gain = metric.shortfall(before) - metric.shortfall(after)
-            old, new = (np.abs(drawn[name] - metric.best) for drawn in self._drawn)
+            drawn = self._drawn[metric.groupwise]
+            old, new = (np.abs(values[name] - metric.best) for values in drawn)
             bounds = interval(old - new)
         floor = self.audits[0].noise_floor.get(name)
         return Change(name, before, after, gain, bounds, floor, limit)

@@ -7,10 +7,12 @@ from torch import nn
 
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.errors import ModelError, require_range
+from fairneuron.forward import in_precision_of, trainable
 from fairneuron.models import Network
 from fairneuron.settings import Schedule
+from fairneuron.terms import Loss, MakeOptimiser, Terms
 from fairneuron.tracing import trace
-from fairneuron.training import train
+from fairneuron.training import require_trainable, train
 
 
 class Naive:
@@ -26,14 +28,22 @@ class Ordinary:
 
     Args:
         schedule: Of the training; that of the recipe ``paper`` unless given.
+        loss: As in ``repair``.
+        optimiser: As in ``repair``.
     """
 
-    def __init__(self, schedule: Schedule | None = None) -> None:
-        self.schedule = schedule or Schedule()
+    def __init__(
+        self,
+        schedule: Schedule | None = None,
+        *,
+        loss: Loss | None = None,
+        optimiser: MakeOptimiser | None = None,
+    ) -> None:
+        self.schedule, self.terms = schedule or Schedule(), Terms(loss, optimiser)
 
     def fit(self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int) -> Network:
         """Trains a copy of the model on."""
-        return _retrained(model, train, valid, self.schedule, seed=seed, dropped=None)
+        return _retrained(model, train, valid, self.schedule, self.terms, seed=seed, dropped=None)
 
 
 class PureDropout:
@@ -42,17 +52,34 @@ class PureDropout:
     Args:
         dropout: In (0, 1); for networks without dropout layers of their own.
         schedule: Of the training.
+        loss: As in ``repair``.
+        optimiser: As in ``repair``.
     """
 
-    def __init__(self, dropout: float = 0.1, schedule: Schedule | None = None) -> None:
+    def __init__(
+        self,
+        dropout: float = 0.1,
+        schedule: Schedule | None = None,
+        *,
+        loss: Loss | None = None,
+        optimiser: MakeOptimiser | None = None,
+    ) -> None:
         require_range("dropout", dropout, 0, 1, open_low=True, open_high=True)
         self.dropout, self.schedule = dropout, schedule or Schedule()
+        self.terms = Terms(loss, optimiser)
 
     def fit(self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int) -> Network:
         """Trains a copy of the model on."""
         everybody = np.ones(len(train), dtype=bool)
         return _retrained(
-            model, train, valid, self.schedule, seed=seed, dropped=everybody, rate=self.dropout
+            model,
+            train,
+            valid,
+            self.schedule,
+            self.terms,
+            seed=seed,
+            dropped=everybody,
+            rate=self.dropout,
         )
 
 
@@ -63,14 +90,23 @@ class RandomDropout:
         share: In (0, 1]: of the samples trained with dropout.
         dropout: In (0, 1); for networks without dropout layers of their own.
         schedule: Of the training.
+        loss: As in ``repair``.
+        optimiser: As in ``repair``.
     """
 
     def __init__(
-        self, share: float = 0.5, dropout: float = 0.1, schedule: Schedule | None = None
+        self,
+        share: float = 0.5,
+        dropout: float = 0.1,
+        schedule: Schedule | None = None,
+        *,
+        loss: Loss | None = None,
+        optimiser: MakeOptimiser | None = None,
     ) -> None:
         require_range("share", share, 0, 1, open_low=True)
         require_range("dropout", dropout, 0, 1, open_low=True, open_high=True)
         self.share, self.dropout, self.schedule = share, dropout, schedule or Schedule()
+        self.terms = Terms(loss, optimiser)
 
     def fit(self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int) -> Network:
         """Trains a copy of the model on."""
@@ -80,7 +116,14 @@ class RandomDropout:
         ]
         dropped[chosen] = True
         return _retrained(
-            model, train, valid, self.schedule, seed=seed, dropped=dropped, rate=self.dropout
+            model,
+            train,
+            valid,
+            self.schedule,
+            self.terms,
+            seed=seed,
+            dropped=dropped,
+            rate=self.dropout,
         )
 
 
@@ -89,18 +132,24 @@ def _retrained(
     train_data: Dataset,
     valid: Dataset,
     schedule: Schedule,
+    terms: Terms,
     *,
     seed: int,
     dropped: Mask | None,
     rate: float = 0.0,
 ) -> Network:
-    own = copy.deepcopy(model)
+    Network(model).check(train_data, retrained=True)
+    require_trainable(model, train_data, valid, terms)
+    own = copy.deepcopy(trainable(model))
     run = None if dropped is None else trace(own).with_dropout(rate)
-    if not train(own, train_data, valid, schedule, seed=seed, dropped=dropped, run=run):
+    finite = train(
+        own, train_data, valid, schedule, seed=seed, dropped=dropped, run=run, terms=terms
+    )
+    if not finite:
         raise ModelError(
             "model-diverged",
             "Training must keep the loss finite",
             got=f"a learning rate of {schedule.learning_rate}",
             cure="Lower it.",
         )
-    return Network(own)
+    return Network(in_precision_of(model, own))

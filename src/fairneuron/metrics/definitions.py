@@ -61,6 +61,18 @@ def group_accuracy(c: Counts) -> Floats:
     return ratio(np.trace(c, axis1=-2, axis2=-1), c.sum((-1, -2)))
 
 
+def wilson(k: Counts, n: Counts) -> Floats:
+    """95 % interval of a share, k of n, ``(..., 2)``; NaN where n is 0.
+
+    Wilson, Probable Inference (1927): it lies in [0, 1], and is not empty at shares of 0 and 1.
+    """
+    z = 1.959963984540054
+    share = ratio(k, n)
+    middle = (k + z**2 / 2) / (n + z**2)
+    half = z * np.sqrt(n * share * (1 - share) + z**2 / 4) / (n + z**2)
+    return np.clip(np.stack([middle - half, middle + half], axis=-1), 0, 1)
+
+
 # Metrics of the whole: (..., groups, classes, classes) -> (...)
 
 
@@ -165,6 +177,7 @@ class Metric:
         best: The value of a perfect model: 0 for gaps, 1 for accuracies and ratios.
         between_groups: Whether it compares groups, so that it has a noise floor.
         undefined: Why it can be undefined.
+        worst_group: Whether it is that of the worst group.
     """
 
     title: str
@@ -173,6 +186,12 @@ class Metric:
     best: float = 0.0
     between_groups: bool = False
     undefined: str = NO_GROUP_RATE
+    worst_group: bool = False
+
+    @property
+    def groupwise(self) -> bool:
+        """Whether it reads only the groups that are compared; the other metrics read everybody."""
+        return self.between_groups or self.worst_group
 
     def shortfall(self, value: float) -> float:
         """How far a value is from the best one."""
@@ -189,7 +208,9 @@ METRICS: dict[str, Metric] = {
     "auc": Metric(
         "AUC", auc, "histograms", best=1, undefined="y has one class only, or no scores were given"
     ),
-    "worst_group_accuracy": Metric("worst-group accuracy", worst_group_accuracy, best=1),
+    "worst_group_accuracy": Metric(
+        "worst-group accuracy", worst_group_accuracy, best=1, worst_group=True
+    ),
     "dp": Metric("demographic parity difference", dp, between_groups=True),
     "dpr": Metric(
         "demographic parity ratio",
