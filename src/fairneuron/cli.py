@@ -43,6 +43,7 @@ from fairneuron.options import (
     with_subject,
 )
 from fairneuron.report.terminal import (
+    columns_line,
     print_audit,
     print_columns,
     print_paths,
@@ -432,7 +433,9 @@ def _table_of(subject: Subject, *, inputs: bool = True) -> Any:
         return None
     from fairneuron.loading import read_own_table
 
-    return read_own_table(subject.data, inputs=inputs)
+    table = read_own_table(subject.data, inputs=inputs)
+    to_stderr(columns_line(subject.data.name, len(table.frame), table.schema))
+    return table
 
 
 def _finish(result: dict[str, Any], folder: Path, *, as_json: bool) -> NoReturn:

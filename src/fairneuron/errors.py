@@ -20,6 +20,7 @@ import difflib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 
 class FairNeuronError(Exception):
@@ -51,18 +52,14 @@ class FairNeuronError(Exception):
         super().__init__("\n".join([f"{text}. {cure}".rstrip(), *lines]))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.code, self.rule, self.got, self.cure, self.problems)
+        text = {"got": self.got, "cure": self.cure, "problems": self.problems}
+        return _rebuild, (type(self), self.code, self.rule, text)
 
 
 def _rebuild(
-    kind: type[FairNeuronError],
-    code: str,
-    rule: str,
-    got: object,
-    cure: str,
-    problems: Sequence[FairNeuronError],
+    kind: type[FairNeuronError], code: str, rule: str, text: dict[str, Any]
 ) -> FairNeuronError:
-    return kind(code, rule, got=got, cure=cure, problems=problems)
+    return kind(code, rule, **text)
 
 
 class InputError(FairNeuronError):

@@ -60,10 +60,10 @@ class Table:
     part: Ints | None
 
     @property
-    def texts(self) -> list[str]:
+    def texts(self) -> tuple[str, ...]:
         """The columns that were read as texts."""
         kinds = self.frame.dtypes
-        return [str(name) for name in self.frame.columns if kinds[name].kind not in "biufc"]
+        return tuple(str(name) for name in self.frame.columns if kinds[name].kind not in "biufc")
 
 
 def read_own_table(choice: DataChoice, *, inputs: bool = True) -> Table:
@@ -480,7 +480,15 @@ def read_arrays(path: Path) -> dict[str, Any]:
         return read_npz(path)
     from fairneuron.checkpoints import read_tensors
 
-    _, tensors = read_tensors(path)
+    try:
+        _, tensors = read_tensors(path)
+    except ModelError as error:
+        raise DataError(
+            "data-file",
+            "Arrays must be in a .npz file, or in a .safetensors or .pt file of tensors",
+            got=str(error.got),
+            cure="Save the tensors in a dictionary: x, y, sensitive.",
+        ) from error
     return {
         name: (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
         for name, value in tensors.items()

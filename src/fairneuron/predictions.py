@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from fairneuron.audit import Audit, audit_scores
+from fairneuron.data.arrays import label_texts
 from fairneuron.data.columns import as_text, require_columns
 from fairneuron.data.dataset import Dataset
 from fairneuron.data.tables import read_table
 from fairneuron.errors import DataError, did_you_mean, require_range
-from fairneuron.loading import Table, load_whole
+from fairneuron.loading import Table, load_whole, read_arrays
 from fairneuron.metrics.definitions import group_counts
-from fairneuron.subject import Subject
+from fairneuron.subject import DataChoice, Subject
 
 if TYPE_CHECKING:
     from fairneuron.data.dataset import Ints
@@ -124,22 +126,28 @@ def audit_predictions_file(
     given_scores = chosen[SCORES]
     return data, audit_predictions(
         data,
-        None if labels is None else _labels(frame[labels], data),
+        None if labels is None else _labels(frame[labels], _known(subject.data, data)),
         None if given_scores is None else _numeric(frame[given_scores]),
         threshold=subject.threshold,
         seed=subject.seed,
     )
 
 
-def _labels(column: pd.Series[Any], data: Dataset) -> Ints:
+def _known(choice: DataChoice, data: Dataset) -> dict[str, int]:
+    """The labels of the data, as texts, with their classes."""
+    if data.schema is not None:
+        return {data.schema.negative: 0, data.schema.positive: 1}
+    if choice.positive is None:
+        return {str(k): k for k in range(int(data.y.max(initial=0)) + 1)}
+    labels = label_texts(np.asarray(read_arrays(choice.files[0])["y"]))
+    return {str(label): int(label == choice.positive) for label in np.unique(labels)}
+
+
+def _labels(column: pd.Series[Any], known: Mapping[str, int]) -> Ints:
     """Predicted labels as classes."""
     if column.isna().any():
         raise _missing(column)
     texts = as_text(column)
-    if data.schema is None:
-        known = {str(k): k for k in range(int(data.y.max(initial=0)) + 1)}
-    else:
-        known = {data.schema.negative: 0, data.schema.positive: 1}
     unknown = texts[~texts.isin(list(known))]
     if len(unknown):
         numbers = pd.to_numeric(unknown, errors="coerce")

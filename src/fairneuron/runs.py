@@ -17,7 +17,6 @@ from torch import nn
 from fairneuron.audit import Audit, audit, audit_scores, predict
 from fairneuron.checkpoints import tensor_bytes
 from fairneuron.data.builtin import SOURCES
-from fairneuron.data.dataset import Dataset
 from fairneuron.io import to_json, write_folder
 from fairneuron.limits import Limit
 from fairneuron.loading import (
@@ -74,9 +73,9 @@ class Run:
         proofs: Of the original, the chosen trial, and those that another limit could choose, by
             number.
         parts: Training, validation and test part of the data.
-        texts: The columns of the user's table that were read as texts.
         options: Further options of the repair, as they were given.
         seconds: What took how long.
+        texts: The columns of the user's table that were read as texts.
     """
 
     subject: Subject
@@ -85,9 +84,9 @@ class Run:
     before: Audit
     proofs: dict[int, Proof]
     parts: Parts
-    texts: list[str]
     options: dict[str, Any]
     seconds: dict[str, float]
+    texts: tuple[str, ...] = ()
 
     @property
     def after(self) -> Audit:
@@ -186,7 +185,7 @@ class Run:
             "threshold": self.subject.threshold,
             "positive": test.positive,
             "schema": None if test.schema is None else test.schema.to_dict(),
-            "texts": self.texts,
+            "texts": list(self.texts),
             "feature_names": list(test.feature_names),
             "scaling": None
             if scaling is None
@@ -250,7 +249,7 @@ def run_repair(
     kept = {t.number: t for t in (result.trials[0], result.chosen, *others)}
     proofs = {}
     for done, number in enumerate(sorted(kept), start=1):
-        proofs[number] = _proof(subject, original, result, kept[number], valid, test)
+        proofs[number] = _proof(subject, original, result, kept[number], parts)
         progress("proving", done, len(kept))
     seconds = {
         "base_model": trained - start,
@@ -258,18 +257,14 @@ def run_repair(
         "audit": time.perf_counter() - repaired,
     }
     further = {k: options[k] for k in ("class_weight", "time_budget") if options.get(k) is not None}
-    texts = [] if table is None else table.texts
-    return Run(subject, original, result, before, proofs, parts, texts, further, seconds)
+    texts = () if table is None else table.texts
+    return Run(subject, original, result, before, proofs, parts, further, seconds, texts)
 
 
 def _proof(
-    subject: Subject,
-    original: nn.Module,
-    result: Repair,
-    trial: Trial,
-    valid: Dataset,
-    test: Dataset,
+    subject: Subject, original: nn.Module, result: Repair, trial: Trial, parts: Parts
 ) -> Proof:
+    _, valid, test = parts
     chosen = trial.number == result.chosen.number
     model = result.model if chosen else trial.model
     assert model is not None  # noqa: S101  # trials of this run have theirs

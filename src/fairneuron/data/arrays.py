@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fairneuron.data.tables import require_file
+from fairneuron.data.columns import require_few_groups
+from fairneuron.data.tables import EXACT, UNKNOWN, duplicate_column, require_file
 from fairneuron.errors import DataError, did_you_mean, require_known
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 KEYS = ("x", "y", "sensitive", "sensitive_names", "feature_names", "weight", "split")
 _FREE_BYTES, _MOST_RATIO = 64 << 20, 200
-_FEW = 20
+_FEW = 20  # rows: in fewer, a copy of the label may be chance
+_MOST_GROUPS = 20  # numbers with more values are no groups
 
 
 def read_npz(path: Path) -> dict[str, Array]:
@@ -35,6 +37,9 @@ def read_npz(path: Path) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
+            names = [member.filename.removesuffix(".npy") for member in members]
+            if len(set(names)) < len(names):
+                raise duplicate_column(names)
             most = max(_FREE_BYTES, _MOST_RATIO * path.stat().st_size)
             if sum(member.file_size for member in members) > most:
                 raise DataError(
@@ -44,8 +49,8 @@ def read_npz(path: Path) -> dict[str, Array]:
                     cure="Save the arrays with numpy.savez.",
                 )
             return {
-                member.filename.removesuffix(".npy"): _array(member.filename, file.read(member))
-                for member in members
+                name: _array(name, file.read(member))
+                for name, member in zip(names, members, strict=True)
             }
     except DataError:
         raise
@@ -73,7 +78,8 @@ def _array(name: str, content: bytes) -> Array:
             got="Python objects, which only a pickle can hold",
             cure="Convert it, for example with array.astype(str), before saving.",
         )
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+    size = math.prod(shape) * dtype.itemsize
+    if size != len(content) - file.tell() or min(shape, default=0) < 0 or not dtype.itemsize:
         raise DataError(
             "data-bomb",
             "An array must be as large as its header says",
@@ -113,44 +119,111 @@ def dataset_of_arrays(
                 got=f"no {key!r}",
                 cure=did_you_mean(key, arrays),
             )
-    x, groups = arrays["x"], arrays["sensitive"]
-    labels, meant = _labels(np.asarray(arrays["y"]), positive)
+    x, y, groups = (np.asarray(arrays[key]) for key in ("x", "y", "sensitive"))
+    _require_shapes(x, y, groups)
+    labels, meant = _labels(y, positive)
     _require_no_copy(x, labels)
-    table = groups[:, None] if groups.ndim == 1 else groups
-    names = arrays.get("sensitive_names")
-    known = (
-        numbered("sensitive", table.shape[-1])
-        if names is None
-        else [str(n) for n in names.reshape(-1)]
-    )
-    if sensitive and table.ndim == 2 and len(known) == table.shape[1]:
+    table = _decoded(groups[:, None] if groups.ndim == 1 else groups)
+    known = _names(arrays.get("sensitive_names")) or numbered("sensitive", table.shape[1])
+    if sensitive and len(known) == table.shape[1]:
         for column in sensitive:
             require_known("data-no-column", "sensitive column", column, known)
         table = table[:, [known.index(column) for column in sensitive]]
         known = list(sensitive)
-    if table.dtype.kind == "f" and any(len(np.unique(column)) > 20 for column in table.T):
-        raise DataError(
-            "data-sensitive-continuous",
-            "A sensitive column must have at most 20 groups",
-            got="more numbers than that",
-            cure="Bin it, for example with numpy.digitize.",
-        )
-    features = arrays.get("feature_names")
+    _require_groups(table)
     return Dataset.from_arrays(
         x,
         labels,
-        np.char.decode(table, "utf-8", "replace") if table.dtype.kind == "S" else table,
+        table,
         sensitive_names=known,
-        feature_names=None if features is None else [str(f) for f in features.reshape(-1)],
+        feature_names=_names(arrays.get("feature_names")),
         sample_weight=arrays.get("weight"),
         name=name,
         positive=meant,
     )
 
 
+def _require_shapes(x: Array, y: Array, groups: Array) -> None:
+    if x.ndim != 2 or y.ndim != 1 or groups.ndim not in (1, 2) or 0 in x.shape[1:] + groups.shape:
+        raise DataError(
+            "data-shape",
+            "x must be (n, features), y (n,) and sensitive (n,) or (n, k)",
+            got=f"{x.shape}, {y.shape} and {groups.shape}",
+            cure="Reshape them.",
+        )
+    if not len(x) == len(y) == len(groups):
+        raise DataError(
+            "data-lengths",
+            "x, y and sensitive must have as many rows as each other",
+            got=f"{len(x)}, {len(y)} and {len(groups)}",
+            cure="Check how they were cut.",
+        )
+    for key, array in (("y", y), ("sensitive", groups)):
+        if array.dtype.kind not in "biufSU":
+            raise DataError(
+                "data-type",
+                f"{key} must hold numbers or texts",
+                got=str(array.dtype),
+                cure="Convert it, for example with array.astype(str).",
+            )
+
+
+def _require_groups(table: Array) -> None:
+    """Each sensitive column of ``(n, k)`` has two groups or more, and no endless number of them."""
+    missing = np.isnan(table) if table.dtype.kind == "f" else table == UNKNOWN
+    values = [np.unique(column[~gone]) for column, gone in zip(table.T, missing.T, strict=True)]
+    for k, found in enumerate(values):
+        if len(found) < 2:
+            raise DataError(
+                "data-single-group",
+                f"Column {k} of sensitive must have two groups or more",
+                got=f"only {found.tolist()}",
+                cure="Choose another column.",
+            )
+        if table.dtype.kind in "iuf" and len(found) > _MOST_GROUPS:
+            raise DataError(
+                "data-sensitive-continuous",
+                f"Column {k} of sensitive must have at most {_MOST_GROUPS} groups",
+                got=f"{len(found)} numbers",
+                cure="Bin it, for example with numpy.digitize.",
+            )
+    require_few_groups(map(len, values))
+
+
+def _names(array: Array | None) -> list[str] | None:
+    """Texts of an array of names, each once."""
+    if array is None:
+        return None
+    names = [str(name) for name in _decoded(array.reshape(-1))]
+    if len(set(names)) < len(names):
+        raise duplicate_column(names)
+    return names
+
+
+def _decoded(array: Array) -> Array:
+    """Bytes as texts; different ones stay different."""
+    if array.dtype.kind != "S":
+        return array
+    return np.asarray(np.char.decode(array, "utf-8", "backslashreplace"))
+
+
+def label_texts(y: Array) -> Array:
+    """Labels as texts; a whole number held as a float (1.0) reads as 1."""
+    y = _decoded(y)
+    whole = y.dtype.kind == "f" and bool((y == np.floor(y)).all()) and np.abs(y).max() < EXACT
+    return y.astype(np.int64).astype(str) if whole else y.astype(str)
+
+
 def _labels(y: Array, positive: str | None) -> tuple[Array, str]:
     """Labels with 1 for the positive one, and what it is called."""
-    values = np.unique(y)
+    if y.dtype.kind == "f" and np.isnan(y).any():
+        raise DataError(
+            "data-label-missing",
+            "Every row needs a label",
+            got=f"{int(np.isnan(y).sum())} missing in y",
+            cure="Drop these rows.",
+        )
+    values = np.unique(label_texts(y))
     if len(values) == 1:
         raise DataError(
             "data-labels",
@@ -159,7 +232,8 @@ def _labels(y: Array, positive: str | None) -> tuple[Array, str]:
             cure="Give rows of both classes.",
         )
     if positive is None:
-        if len(values) == 2 and y.dtype.kind in "biufU" and set(values.tolist()) != {0, 1}:
+        numbers = y.dtype.kind in "biuf"
+        if len(values) == 2 and not (numbers and set(y.tolist()) == {0, 1}):
             raise DataError(
                 "data-positive",
                 "The positive label must be named",
@@ -167,8 +241,7 @@ def _labels(y: Array, positive: str | None) -> tuple[Array, str]:
                 cure=f"For example --positive {values[1]}.",
             )
         return y, "1"
-    texts = y.astype(str)
-    known = list(np.unique(texts))
+    known = [str(value) for value in values]
     if len(known) != 2 or positive not in known:
         raise DataError(
             "data-positive",
@@ -176,7 +249,7 @@ def _labels(y: Array, positive: str | None) -> tuple[Array, str]:
             got=repr(positive),
             cure=did_you_mean(positive, known[:20]),
         )
-    return (texts == positive).astype(np.int64), positive
+    return (label_texts(y) == positive).astype(np.int64), positive
 
 
 def _require_no_copy(x: Array, y: Array) -> None:

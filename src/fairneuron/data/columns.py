@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,11 @@ from fairneuron.data.tables import (
     UNKNOWN,
     duplicate_column,
 )
-from fairneuron.errors import DataError, did_you_mean, warn
+from fairneuron.errors import DataError, Problems, did_you_mean, warn
 
 TYPES = ("number", "category")
 _MOST_GROUPS = 20  # numbers with more values are no groups
+_MOST_INTERSECTIONS = 1000
 _FEW = 20  # rows: in fewer, a value per row or a copy of the label may be chance
 
 
@@ -67,14 +69,26 @@ def require_columns(frame: pd.DataFrame, wanted: Sequence[str]) -> None:
     """Raises a ``DataError`` unless the table has rows and these columns, each once."""
     if not frame.columns.is_unique:
         raise duplicate_column([str(name) for name in frame.columns])
-    for name in wanted:
+    strange = [name for name in frame.columns if not isinstance(name, str)]
+    if strange:
+        raise DataError(
+            "data-column-name",
+            "Column names must be texts",
+            got=repr(strange[0]),
+            cure="For example frame.columns = frame.columns.map(str).",
+        )
+    problems = Problems()
+    for name in dict.fromkeys(wanted):
         if name not in frame.columns:
-            raise DataError(
-                "data-no-column",
-                "A named column must exist",
-                got=repr(name),
-                cure=did_you_mean(name, frame.columns),
+            problems.found.append(
+                DataError(
+                    "data-no-column",
+                    "A named column must exist",
+                    got=repr(name),
+                    cure=did_you_mean(name, frame.columns),
+                )
             )
+    problems.settle()
     if len(frame) == 0:
         raise DataError(
             "data-empty", "The table must have rows", got="none", cure="Check the file."
@@ -142,16 +156,16 @@ def fit_labels(column: pd.Series[Any], positive: object) -> tuple[str, str]:
     return values[values.index(chosen) - 1], chosen
 
 
-def fit_groups(column: pd.Series[Any]) -> Column:
+def fit_groups(column: pd.Series[Any], kind: str | None = None) -> Column:
     """The groups of a sensitive column."""
-    if pd.api.types.is_numeric_dtype(column) and column.nunique() > _MOST_GROUPS:
+    levels = set(as_text(column.dropna()))
+    if len(levels) > _MOST_GROUPS and kind != "category" and _all_numbers(levels):
         raise DataError(
             "data-sensitive-continuous",
             f"A sensitive column must have at most {_MOST_GROUPS} groups",
-            got=f"{column.nunique()} numbers in {column.name!r}",
-            cure="Bin it, for example with pandas.cut.",
+            got=f"{len(levels)} numbers in {column.name!r}",
+            cure="Bin it, for example with pandas.cut; or declare it a category.",
         )
-    levels = set(as_text(column.dropna()))
     if len(levels) > max(_MOST_GROUPS, len(column) // 2):
         raise DataError(
             "data-sensitive-continuous",
@@ -175,6 +189,23 @@ def fit_groups(column: pd.Series[Any]) -> Column:
         )
     _warn_alike(column.name, levels)
     return Column(str(column.name), tuple(sorted(levels)))
+
+
+def _all_numbers(levels: Collection[str]) -> bool:
+    """Whether these texts are numbers, as those of a CSV file may be."""
+    return bool(pd.Index(sorted(levels), dtype="str").str.strip().str.fullmatch(NUMBER).all())
+
+
+def require_few_groups(sizes: Iterable[int]) -> None:
+    """Raises a ``DataError`` if sensitive columns of so many values make too many groups."""
+    groups = math.prod(sizes)
+    if groups > _MOST_INTERSECTIONS:
+        raise DataError(
+            "data-too-many-groups",
+            f"The sensitive columns can have at most {_MOST_INTERSECTIONS} intersections",
+            got=str(groups),
+            cure="Name fewer columns, or bin their values.",
+        )
 
 
 def _warn_alike(name: object, levels: set[str]) -> None:
@@ -290,6 +321,10 @@ def _reads_as_numbers(column: pd.Series[Any], name: str, levels: set[str], *, qu
     )
 
 
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, str) else str(value)
+
+
 def _huge(name: str, value: object) -> DataError:
     return DataError(
         "data-huge-integer",
@@ -346,7 +381,7 @@ def numbers_of(column: pd.Series[Any], name: str) -> npt.NDArray[np.float64]:
         raise DataError(
             "data-nonfinite",
             f"Every value of the input {name!r} must be a finite number",
-            got=f"{column.iloc[row]!r} in row {row} and {int(bad.sum()) - 1} more",
+            got=f"{_shown(column.iloc[row])} in row {row} and {int(bad.sum()) - 1} more",
             cure="Fill or drop these rows.",
         )
     return numbers

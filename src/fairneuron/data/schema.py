@@ -24,6 +24,7 @@ from fairneuron.data.columns import (
     fit_labels,
     numbers_of,
     require_columns,
+    require_few_groups,
     require_no_copy,
 )
 from fairneuron.errors import DataError, Problems, require_known
@@ -100,12 +101,16 @@ class Schema:
             negative, positive_text = fit_labels(frame[target], positive)
         for name in sensitive:
             with problems.collected():
-                groups.append(fit_groups(frame[name]))
+                groups.append(fit_groups(frame[name], given.get(name)))
         for name in inputs:
             with problems.collected():
                 read.append(fit_input(frame[name], given.get(name)))
                 require_no_copy(frame[name], frame[target])
+        if weight is not None:
+            with problems.collected():
+                _weights(frame, weight)
         problems.settle()
+        require_few_groups(len(column.categories) for column in groups)
         kept = tuple(column for column in read if column is not None)
         left = [name for name, column in zip(inputs, read, strict=True) if column is None]
         if inputs:
@@ -210,7 +215,7 @@ class Schema:
         """
         require_columns(frame, [self.target])
         labels = as_text(frame[self.target])
-        known = labels.isin([self.negative, self.positive])
+        known = frame[self.target].notna() & labels.isin([self.negative, self.positive])
         if not known.all():
             raise DataError(
                 "data-labels",

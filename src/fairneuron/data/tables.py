@@ -32,6 +32,7 @@ EXACT = 2**53  # whole numbers beyond it are not exact in float64
 _BOMB_BYTES, _BOMB_RATIO = 64 << 20, 200  # unpacked bytes, and how many times the packed ones
 _MOST_CELLS = 1 << 31
 _CHUNK = 1 << 20
+_MOST_RAGGED = 1000  # lines with an error of their own
 _OTHER_KINDS = {
     b"PK": "a zip archive or an Excel workbook",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
@@ -292,7 +293,7 @@ def _csv(
     def read(columns: list[int], types: dict[int, type] | type) -> pd.DataFrame:
         with opened() as lines:
             return pd.read_csv(
-                cast(Any, _Quoted(itertools.islice(_rows(lines, delimiter), 1, None))),
+                cast(Any, _Quoted(_rows(lines, delimiter))),
                 header=None,
                 names=[*range(len(names))],
                 usecols=columns,
@@ -321,7 +322,7 @@ class _Quoted:
     """Rows as a CSV file with every field in quotes, which leaves a parser nothing to guess."""
 
     def __init__(self, rows: Iterator[list[str]]) -> None:
-        self._rows = filter(None, rows)  # empty lines do not count
+        self._rows = rows
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.read, "")
@@ -334,8 +335,13 @@ class _Quoted:
         return block.getvalue()
 
 
-def _rows(lines: TextIO, delimiter: str) -> Any:
+def _reader(lines: TextIO, delimiter: str) -> Any:
     return csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+
+
+def _rows(lines: TextIO, delimiter: str) -> Iterator[list[str]]:
+    """The rows below the header; empty lines do not count."""
+    return itertools.islice(filter(None, _reader(lines, delimiter)), 1, None)
 
 
 def _loses(inferred: str, *, zeros: bool) -> bool:
@@ -352,10 +358,11 @@ def _search(opened: Callable[[], TextIO], pattern: str) -> bool:
 def _structure(path: Path, opened: Callable[[], TextIO], delimiter: str) -> list[str]:
     """The column names of a CSV file whose lines all have as many fields; "" for none."""
     with opened() as lines:
-        reader = _rows(lines, delimiter)
+        reader = _reader(lines, delimiter)
+        rows = filter(None, reader)
         try:
-            names = [name.strip() for name in next(reader, [])]
-            widths = np.fromiter(map(len, reader), dtype=np.int64)
+            names = [name.strip() for name in next(rows, [])]
+            widths = np.fromiter(map(len, rows), dtype=np.int64)
         except csv.Error as error:
             raise DataError(
                 "data-quote",
@@ -363,7 +370,6 @@ def _structure(path: Path, opened: Callable[[], TextIO], delimiter: str) -> list
                 got=f"{error} near line {reader.line_num} of {path}",
                 cure='Close the quote; a quote inside a field is doubled ("").',
             ) from error
-    widths = widths[widths > 0]  # empty lines do not count
     if not names or not len(widths):
         raise DataError(
             "data-empty",
@@ -374,14 +380,12 @@ def _structure(path: Path, opened: Callable[[], TextIO], delimiter: str) -> list
     _require_delimiter(path, names, delimiter)
     extra = bool((widths == len(names) + 1).all())
     with opened() as lines:
-        if extra and not any(
-            row[-1] for row in itertools.islice(_rows(lines, delimiter), 1, None) if row
-        ):
+        if extra and not any(row[-1] for row in _rows(lines, delimiter)):
             names.append("")
     problems = Problems()
     if (widths != len(names)).any():
         with opened() as lines:
-            _ragged(path, _rows(lines, delimiter), len(names), every=extra, problems=problems)
+            _ragged(path, _reader(lines, delimiter), len(names), every=extra, problems=problems)
     with problems.collected():
         _names(names)
     problems.settle()
@@ -413,13 +417,22 @@ def _ragged(path: Path, reader: Any, width: int, *, every: bool, problems: Probl
             )
         )
         return
-    for line, fields in wrong:
+    for line, fields in itertools.islice(wrong, _MOST_RAGGED):
         problems.found.append(
             DataError(
                 "data-ragged",
                 f"Every line must have {width} fields, as the header has",
                 got=f"{fields} in line {line}",
                 cure="Quote fields that hold the delimiter.",
+            )
+        )
+    if more := sum(1 for _ in wrong):
+        problems.found.append(
+            DataError(
+                "data-ragged",
+                f"Every line must have {width} fields, as the header has",
+                got=f"other numbers in {more} more lines",
+                cure="Write the table again.",
             )
         )
 
@@ -434,7 +447,7 @@ def _names(names: list[str]) -> None:
         )
 
 
-def _without_unnamed(path: Path, names: list[str], reader: Any) -> list[str]:
+def _without_unnamed(path: Path, names: list[str], rows: Iterator[list[str]]) -> list[str]:
     """Leaves a column out that has no name: a trailing delimiter, or row numbers; refuses others.
 
     Such columns stay "" in the answer.
@@ -442,18 +455,22 @@ def _without_unnamed(path: Path, names: list[str], reader: Any) -> list[str]:
     unnamed = [i for i, name in enumerate(names) if not name]
     if not unnamed:
         return names
-    rows = [row for row in itertools.islice(reader, 1, 1001) if row]
-    for i in unnamed:
-        values = [row[i] for row in rows]
-        if not any(values):
+    values = dict.fromkeys(unnamed, "")  # one that is not empty
+    numbers = True  # whether the first column counts rows
+    for row in rows:
+        for i in unnamed:
+            values[i] = values[i] or row[i]
+        numbers = numbers and row[0].isdigit()
+    for i, value in values.items():
+        if not value:
             warn("data-trailing", f"{path}: an empty column without a name is left out")
-        elif i == 0 and all(value.isdigit() for value in values):
+        elif i == 0 and numbers:
             warn("data-unnamed", f"{path}: the first column has no name; left out as row numbers")
         else:
             raise DataError(
                 "data-unnamed",
                 "Every column must have a name",
-                got=f"none for column {i + 1}, with values such as {values[0]!r}",
+                got=f"none for column {i + 1}, with values such as {value!r}",
                 cure="Name it in the header.",
             )
     return names

@@ -17,6 +17,7 @@ from fairneuron.errors import printable
 
 if TYPE_CHECKING:
     from fairneuron.data.builtin import Source
+    from fairneuron.data.schema import Schema
 
 
 BY_COLUMN = ("dp", "dpr", "eo", "eodds")
@@ -98,6 +99,17 @@ def print_source(facts: dict[str, Any], groups: dict[str, Any]) -> None:
         for row in rows:
             table.add_row(column, row["group"], str(row["n"]), f"{row['positive'] / row['n']:.1%}")
     console.print(table)
+
+
+def columns_line(name: str, rows: int, schema: Schema) -> str:
+    """What was read of a table, in a line."""
+    numbers = ", ".join(c.name for c in schema.inputs if not c.categories)
+    categories = ", ".join(f"{c.name} ({len(c.categories)})" for c in schema.inputs if c.categories)
+    told = [(c, why) for c, why in schema.unused if schema.inputs or why != "dropped"]
+    unused = ", ".join(f"{column} ({why})" for column, why in told)
+    parts = {"numbers": numbers, "categories": categories, "no inputs": unused}
+    found = "; ".join(f"{title}: {names}" for title, names in parts.items() if names)
+    return printable(f"{name}: {rows} rows; {found}")
 
 
 def print_columns(title: str, columns: Sequence[dict[str, Any]]) -> None:
