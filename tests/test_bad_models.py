@@ -6,7 +6,7 @@ The numbers are those of the project's list of bad inputs.
 import copy
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -28,6 +28,14 @@ RECIPES: dict[str, dict] = {
     "conflict": {"strengths": (0.5, 1.0), "epochs": 3},
     "paper": {"epochs": 1, "theta": 0.5},
 }
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    """Makes the weights of every model the same each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 def stack(*, inputs: int = 5, outputs: int = 1, extra: tuple[nn.Module, ...] = ()) -> nn.Sequential:

@@ -89,9 +89,8 @@ def run_main(words: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture
         patch.delenv("FORCE_COLOR", raising=False)
         patch.setattr(sys, "argv", ["fairneuron", *words])
         patch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
-        with warnings.catch_warnings(), pytest.raises(SystemExit) as stop:
-            warnings.simplefilter("default")  # pytest makes them errors
-            cli.main()
+        with warnings.catch_warnings(action="default"), pytest.raises(SystemExit) as stop:
+            cli.main()  # where pytest would make warnings errors
     shown = capsys.readouterr()
     assert isinstance(stop.value.code, int)
     return Outcome(stop.value.code, shown.out, shown.err)
