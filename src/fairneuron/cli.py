@@ -10,7 +10,8 @@ import math
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
 
@@ -146,7 +147,7 @@ def repair(
 
     from fairneuron.runs import run_repair
 
-    with progress_shown() as progress:
+    with _at_work() as progress:
         run = run_repair(
             subject,
             table=table,
@@ -228,11 +229,11 @@ def audit(
         from fairneuron.audit import audit as run_audit
         from fairneuron.loading import load_model, load_parts
 
-        with progress_shown() as progress:
+        with _at_work() as progress:
             parts = load_parts(subject, table)
             model = load_model(subject, parts, progress)
-        data = parts[index] if part != "all" else parts[0].joined(*parts[1:])
-        result = run_audit(model, data, threshold=subject.threshold, seed=subject.seed)
+            data = parts[index] if part != "all" else parts[0].joined(*parts[1:])
+            result = run_audit(model, data, threshold=subject.threshold, seed=subject.seed)
     if as_json:
         described = data.describe() | {"part": part}
         _print_json({"data": described, "seed": subject.seed, **result.to_dict()})
@@ -262,7 +263,7 @@ def paths(
     from fairneuron.loading import load_model, load_parts
     from fairneuron.slicing import activation_paths
 
-    with progress_shown() as progress:
+    with _at_work() as progress:
         parts = load_parts(subject, table)
         model = load_model(subject, parts, progress)
         data = parts[index] if part != "all" else parts[0].joined(*parts[1:])
@@ -303,9 +304,10 @@ def predict(
     require_file(data)
     if out is not None:
         require_free_file(out, overwrite=overwrite)
-    content = saved.predict(
-        data, model=model, encode=encode, delimiter=delimiter, original=original
-    )
+    with redirect_stdout(sys.stderr):
+        content = saved.predict(
+            data, model=model, encode=encode, delimiter=delimiter, original=original
+        )
     if out is None:
         typer.echo(content, nl=False)
     else:
@@ -436,6 +438,13 @@ def _table_of(subject: Subject, *, inputs: bool = True) -> Any:
     table = read_own_table(subject.data, inputs=inputs)
     to_stderr(columns_line(subject.data.name, len(table.frame), table.schema))
     return table
+
+
+@contextmanager
+def _at_work() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress is shown; what the user's code prints goes to stderr: stdout is for the answer."""
+    with progress_shown() as progress, redirect_stdout(sys.stderr):
+        yield progress
 
 
 def _finish(result: dict[str, Any], folder: Path, *, as_json: bool) -> NoReturn:

@@ -11,7 +11,6 @@ import json
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -268,8 +267,7 @@ def named_function(text: str, option: str) -> Callable[..., Any]:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        with redirect_stdout(sys.stderr):  # stdout is for our own answer
-            module = importlib.import_module(module_name)
+        module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise OptionError(
             f"option-{option}",
@@ -344,8 +342,7 @@ def _called(
     *arguments: object,
 ) -> Any:
     try:
-        with redirect_stdout(sys.stderr):  # stdout is for our own answer
-            return function(*arguments)
+        return function(*arguments)
     except FairNeuronError:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's function raises

@@ -159,16 +159,17 @@ class Saved:
                 if str(t["number"]) in front  # the original and the others that have weights
             ]
             chosen = choose(trials, limit).number
+            data = ("validation", "test")
+            for proof in front.values():
+                proof |= {on: Verdict.from_dict(proof[on]).under(limit).to_dict() for on in data}
             proof = front[str(chosen)]
-            verdicts = {
-                on: Verdict.from_dict(proof[on]).under(limit).to_dict()
-                for on in ("validation", "test")
-            }
             result["configuration"]["limit"] = dict(limit)
-            result |= {"chosen": chosen, "after": proof["after"], "verdicts": verdicts}
+            result |= {"chosen": chosen, "after": proof["after"]}
+            result["verdicts"] = {on: proof[on] for on in data}
             files = {
                 **self.files,
                 "repaired.safetensors": self._candidate(chosen),
+                "front.json": to_json(front),
                 "result.json": to_json(result),
                 "report.md": report(result).encode(),
             }
@@ -203,6 +204,8 @@ class Saved:
         """How a table becomes inputs; None for arrays."""
         from fairneuron.data.schema import Schema
 
+        if self.encoding["kind"] not in ("arrays", "table"):
+            raise ValueError("neither arrays nor a table")
         if self.encoding["kind"] == "arrays":
             return None
         return Schema.from_dict(self.encoding["schema"])

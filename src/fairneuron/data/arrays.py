@@ -210,7 +210,9 @@ def _decoded(array: Array) -> Array:
 def label_texts(y: Array) -> Array:
     """Labels as texts; a whole number held as a float (1.0) reads as 1."""
     y = _decoded(y)
-    whole = y.dtype.kind == "f" and bool((y == np.floor(y)).all()) and np.abs(y).max() < EXACT
+    whole = (
+        y.dtype.kind == "f" and bool((y == np.floor(y)).all()) and float(np.abs(y).max()) < EXACT
+    )
     return y.astype(np.int64).astype(str) if whole else y.astype(str)
 
 

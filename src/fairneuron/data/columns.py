@@ -23,7 +23,7 @@ from fairneuron.errors import DataError, Problems, did_you_mean, warn
 
 TYPES = ("number", "category")
 _MOST_GROUPS = 20  # numbers with more values are no groups
-_MOST_INTERSECTIONS = 1000
+_MOST_INTERSECTIONS = 200
 _FEW = 20  # rows: in fewer, a value per row or a copy of the label may be chance
 
 
@@ -226,13 +226,13 @@ def fit_input(column: pd.Series[Any], kind: str | None, *, quiet: bool = False) 
     """The fitted input, or None for a column to leave out."""
     name = str(column.name)
     _require_plain(column)
-    numeric = pd.api.types.is_numeric_dtype(column)
+    numeric = pd.api.types.is_numeric_dtype(column) or column.dtype.kind == "b"
     if numeric if kind is None else kind == "number":
         numbers = numbers_of(column, name)
         if not quiet and len(numbers) > 1 and (numbers == numbers[0]).all():
             warn("data-constant", f"The input {name!r} has one value alone: {column.iloc[0]}")
         return Column(name)
-    levels = set(as_text(column.dropna()) if numeric else _distinct(column.dropna().map(str)))
+    levels = set(as_text(column.dropna()))
     declared = kind is not None or isinstance(column.dtype, pd.CategoricalDtype)
     if not declared:
         if _reads_as_numbers(column, name, levels, quiet=quiet):
@@ -271,21 +271,26 @@ def _require_plain(column: pd.Series[Any]) -> None:
             got="complex ones",
             cure="Split them into two columns.",
         )
-    if column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype):
+    held = pd.api.types.infer_dtype(column) if column.dtype == object else ""
+    times = ("date", "datetime", "time", "timedelta", "period")
+    if column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype) or held in times:
         raise DataError(
             "data-type",
             f"The input {name!r} must hold numbers or texts",
-            got=f"times ({column.dtype})",
+            got=f"times ({held or column.dtype})",
             cure="Turn them into numbers, such as days since a date, or drop the column.",
         )
 
 
 def _reads_as_numbers(column: pd.Series[Any], name: str, levels: set[str], *, quiet: bool) -> bool:
-    """Whether texts are numbers with some that are not finite; refuses texts among numbers.
+    """Whether objects are numbers, or texts are with some not finite; refuses texts among numbers.
 
     Texts that all are finite numbers come from a library in which somebody declared them texts, or
     would lose their leading zeros: they are categories.
     """
+    held = pd.api.types.infer_dtype(column)
+    if held in ("integer", "floating", "mixed-integer-float", "decimal"):
+        return True
     values = pd.Index(sorted(levels), dtype="str").str.strip()
     plain = values.str.fullmatch(NUMBER)
     if values.str.fullmatch(LEADING_ZEROS).any() and plain.all():
@@ -295,20 +300,20 @@ def _reads_as_numbers(column: pd.Series[Any], name: str, levels: set[str], *, qu
                 f"Numbers of {name!r} have leading zeros: read as categories, so that none is lost",
             )
         return False
-    if plain.all() and pd.api.types.infer_dtype(column) == "integer":
-        raise _huge(name, max(levels, key=len))
-    if plain.all() or not plain.any():
-        written = values.str.replace(r"[\s,'_%$€£]", "", regex=True)
-        if not plain.any() and len(values) and written.str.fullmatch(NUMBER).all():
-            raise DataError(
-                "data-number-format",
-                f"Numbers of {name!r} must be written plainly",
-                got=repr(values[0]),
-                cure="Write 1234.5, without separators, signs or units; "
-                "or declare the column a category.",
-            )
+    if plain.all():
         return False
     others = values[~plain]
+    written = others.str.replace(r"[\s,'_%$€£]", "", regex=True)
+    if written.str.fullmatch(NUMBER).all():
+        raise DataError(
+            "data-number-format",
+            f"Numbers of {name!r} must be written plainly",
+            got=repr(others[0]),
+            cure="Write 1234.5, without separators, signs or units; "
+            "or declare the column a category.",
+        )
+    if not plain.any():
+        return False
     if others.str.fullmatch(NOT_FINITE).all():
         return True
     rows = int(column.map(str).isin(set(pd.Index(sorted(levels))[~plain])).sum())
@@ -350,7 +355,7 @@ def require_no_copy(column: pd.Series[Any], target: pd.Series[Any]) -> None:
 
 def codes_of(column: pd.Series[Any], fitted: Column) -> npt.NDArray[np.int64]:
     """Positions in the fitted categories, ``(n,)``."""
-    text = as_text(column.dropna()).reindex(column.index).fillna(UNKNOWN)
+    text = as_text(column.dropna()).astype(object).reindex(column.index, fill_value=UNKNOWN)
     codes = pd.Index(fitted.categories).get_indexer(pd.Index(text))
     if (codes < 0).any():
         raise DataError(
@@ -372,9 +377,13 @@ def encode_input(column: pd.Series[Any], fitted: Column) -> npt.NDArray[np.float
 
 def numbers_of(column: pd.Series[Any], name: str) -> npt.NDArray[np.float64]:
     """Finite numbers ``(n,)`` that float32 can hold."""
-    if column.dtype.kind in "iu" and (column.abs() > EXACT).any():
-        raise _huge(name, column[column.abs() > EXACT].iloc[0])
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    try:
+        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    except OverflowError as error:  # objects of hundreds of digits
+        raise _huge(name, "one of more than 300 digits") from error
+    huge = np.abs(numbers) > EXACT
+    if huge.any() and pd.api.types.infer_dtype(column) == "integer":
+        raise _huge(name, column[huge].iloc[0])
     bad = ~(np.abs(numbers) <= np.finfo(np.float32).max)
     if bad.any():
         row = int(np.argmax(bad))

@@ -478,6 +478,8 @@ def _missing(sensitive: npt.ArrayLike) -> npt.NDArray[np.bool_]:
 def _weights(values: npt.ArrayLike) -> Floats:
     """Float64; refused unless some of them count."""
     try:
+        if np.iscomplexobj(values):
+            raise TypeError
         weights = np.array(values, dtype=np.float64)  # a copy of our own
     except (TypeError, ValueError):
         raise _weight_error("something else than numbers") from None

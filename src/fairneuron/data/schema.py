@@ -105,7 +105,8 @@ class Schema:
         for name in inputs:
             with problems.collected():
                 read.append(fit_input(frame[name], given.get(name)))
-                require_no_copy(frame[name], frame[target])
+                if positive_text:
+                    require_no_copy(frame[name], frame[target])
         if weight is not None:
             with problems.collected():
                 _weights(frame, weight)

@@ -12,6 +12,8 @@ import io
 import itertools
 import re
 import stat
+import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -100,9 +102,9 @@ def as_frame(table: object) -> pd.DataFrame:
     if library == "polars" and hasattr(table, "to_dict"):  # without pyarrow too
         columns = cast(dict[str, Any], table.to_dict(as_series=True))
         return pd.DataFrame({name: _from_polars(column) for name, column in columns.items()})
-    if library == "pyarrow" and hasattr(table, "to_pandas"):
-        if len(set(table.column_names)) < len(table.column_names):  # type: ignore[attr-defined]
-            raise duplicate_column(table.column_names)  # type: ignore[attr-defined]
+    if library == "pyarrow" and hasattr(table, "column_names") and hasattr(table, "to_pandas"):
+        if len(set(table.column_names)) < len(table.column_names):
+            raise duplicate_column(table.column_names)
         return cast("pd.DataFrame", table.to_pandas())
     raise DataError(
         "data-type",
@@ -115,10 +117,9 @@ def as_frame(table: object) -> pd.DataFrame:
 def _from_polars(column: Any) -> pd.Series[Any]:
     import pandas as pd
 
-    if column.dtype.is_numeric() and column.null_count() == 0:
-        return pd.Series(column.to_numpy())
     if column.dtype.is_numeric():
-        return pd.Series(column.cast(float).to_numpy())
+        exact = column.null_count() == 0 and not column.dtype.is_decimal()
+        return pd.Series((column if exact else column.cast(float)).to_numpy())
     return pd.Series(column.to_list(), dtype=object if column.len() else "str").infer_objects()
 
 
@@ -153,7 +154,7 @@ def require_file(path: Path) -> bytes:
 
 def duplicate_column(names: list[str]) -> DataError:
     """The error of a column name that stands twice."""
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     return DataError(
         "data-duplicate-column",
         "Column names must differ",
@@ -223,7 +224,7 @@ def _unpacked(path: Path) -> io.BytesIO:
                 content.write(chunk)
                 if content.tell() > most:
                     raise _bomb(path, f"more than {most >> 20} MiB")
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
             "data-file", "A gzip file must be whole", got=f"{path}: {error}", cure="Copy it again."
         ) from error
@@ -245,6 +246,7 @@ def _bomb(path: Path, size: str) -> DataError:
 
 def _parquet(path: Path) -> pd.DataFrame:
     try:
+        import pyarrow
         import pyarrow.parquet as pq
     except ImportError as error:
         raise OptionError(
@@ -254,14 +256,21 @@ def _parquet(path: Path) -> pd.DataFrame:
             cure="pip install 'fairneuron[parquet]', or save the table as CSV.",
         ) from error
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             names, cells = file.schema_arrow.names, file.metadata.num_rows * len(file.schema.names)
             if len(set(names)) < len(names):
                 raise duplicate_column(names)
             most = max(_BOMB_BYTES, 4 * _BOMB_RATIO * path.stat().st_size)
             if cells > min(_MOST_CELLS, most):
                 raise _bomb(path, f"{cells} values")
-            return cast("pd.DataFrame", file.read().to_pandas())
+            batches, size = [], 0
+            for batch in file.iter_batches(batch_size=1024):
+                size += batch.nbytes
+                if size > 8 * most:  # a long text is stored once, however many rows have it
+                    raise _bomb(path, f"more than {size >> 20} MiB")
+                batches.append(batch)
+            whole = pyarrow.Table.from_batches(batches, schema=file.schema_arrow)
+            return cast("pd.DataFrame", whole.to_pandas())
     except InputError:
         raise
     except Exception as error:  # pyarrow raises many kinds for damaged files
@@ -309,12 +318,16 @@ def _csv(
     table = read(named, {i: object for i in named if names[i] in text})
     zeros = _search(opened, rf"(?:^|[\s\"{re.escape(delimiter)}])[+-]?0\d")
     inferred = {i: pd.api.types.infer_dtype(table[i]) for i in named}
+    for i in named:  # among integers of many digits pandas takes an empty field for a text
+        if inferred[i] == "string" and (table[i] == "").any():
+            table[i] = table[i].mask(table[i] == "")
     doubtful = [i for i in named if _loses(inferred[i], zeros=zeros)]
     if doubtful:  # would the texts of these columns lose something as numbers?
-        for i, column in read(doubtful, object).items():
-            coded = column.dropna().str.strip().str.fullmatch(LEADING_ZEROS).any()
-            if inferred[cast(int, i)] == "boolean" or coded:
-                table[i] = column
+        texts = read(doubtful, object)
+        for i in doubtful:
+            coded = texts[i].dropna().str.strip().str.fullmatch(LEADING_ZEROS).any()
+            if inferred[i] == "boolean" or coded:
+                table[i] = texts[i]
     return table.rename(columns=dict(enumerate(names)))
 
 
