@@ -470,9 +470,10 @@ ROWS: list[tuple[int, str, Any, str | Warns | Holds]] = [
     (41, "ages in arrays", arrays(sensitive=range(N)), "data-sensitive-continuous"),
     (41, "names", File(text(sex=[f"p{i}" for i in range(N)])), "data-sensitive-continuous"),
     (42, "nobody", lambda: fn.audit_predictions(Dataset.from_arrays(
-        X, COLUMNS["y"], np.stack([["a", "a", "b"] * 8, ["x", "y", "x"] * 8], 1)), COLUMNS["y"]),
+        np.tile(X, (2, 1)), COLUMNS["y"] * 2, np.stack([["a", "a", "b"] * 16, ["x", "y", "x"] * 16],
+        1)), COLUMNS["y"] * 2),
      lambda audit: [(g["group"], g["n"]) for g in audit.groups]
-     == [("a & x", 8), ("a & y", 8), ("b & x", 8), ("b & y", 0)]),
+     == [("a & x", 16), ("a & y", 16), ("b & x", 16), ("b & y", 0)]),
     (42, "too many", frame(sex=["f", "m", "d"] * 8, sensitive=["sex", *"bcdef"],
                            **{k: ["f", "m", "d"] * 8 for k in "bcdef"}), "data-too-many-groups"),
     (43, "new category", later(job=first("pilot", "job")), "data-unseen-category"),

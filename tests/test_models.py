@@ -157,7 +157,13 @@ def test_labels_beyond_the_outputs_are_refused(parts) -> None:
 
 
 def test_probabilities_given_as_logits_are_noticed(parts) -> None:
-    """A network that ends in a sigmoid is audited as it stands, with a warning."""
-    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1), nn.Sigmoid())
+    """A network that ends in a sigmoid or softmax is refused; other outputs in [0, 1] are told."""
+    body = (nn.Linear(5, 4), nn.ReLU())
+    for end in ((nn.Linear(4, 1), nn.Sigmoid()), (nn.Linear(4, 2), nn.Softmax(1))):
+        with pytest.raises(ModelError, match="must return logits") as caught:
+            probabilities(nn.Sequential(*body, *end), parts[0].x)
+        assert caught.value.code == "model-head"
+    probabilities(nn.Sequential(*body, nn.Linear(4, 2), nn.LogSoftmax(1)), parts[0].x)
+    model = nn.Sequential(*body, nn.Linear(4, 1), nn.Hardtanh(0, 1))
     with pytest.warns(fn.FairNeuronWarning, match=r"look like probabilities \[model-head\]"):
         probabilities(model, parts[0].x)

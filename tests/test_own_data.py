@@ -644,6 +644,12 @@ def test_module_that_is_not_there(module: str, says: str, here: Path) -> None:
     assert command(here, *words, "pkg.nets:build").code == 0
 
 
+def encoded(encode: str) -> tuple[Any, tuple[str, ...]]:
+    """What a function of the user's makes of the loans."""
+    table = read_own_table(own(data="loans.csv", drop=("race",), encode=encode))
+    return own_inputs(encode, table.frame, table.schema)
+
+
 ENCODERS: dict[str, tuple[str, str]] = {
     "too few rows": ("return t[['income']].iloc[1:]", "299, 1. for 300 rows"),
     "a row": ("return t['income']", r"\(300,\) for 300"),
@@ -657,6 +663,11 @@ ENCODERS: dict[str, tuple[str, str]] = {
     "fails": ("raise KeyError('incme')", "KeyError: 'incme'"),
     "exits": ("raise SystemExit(0)", "SystemExit"),
     "sorted": ("return t[['income']].sort_values('income')", "order"),
+    "by company": ("return t[['income']] - t[['income']].mean()", "by itself"),
+    "by rank": ("return t[['income']].rank()", "by itself"),
+    "more columns": ("import pandas\n    return pandas.get_dummies(t['income'])", "by itself"),
+    "the label": ("return t[['income', 'approved']]", "approved"),
+    "a dropped column": ("return t[['income', 'race']]", "race"),
     "ragged": ("return [[1], [1, 2]]", "must return numbers"),
     "deep": ("import numpy as np\n    return np.zeros((300, 1, 1))", "finite numbers"),
 }
@@ -668,7 +679,7 @@ def test_encoder_that_is_none(name: str, here: Path) -> None:
     body, says = ENCODERS[name]
     write_code(here, "broken", f"def f(t):\n    {body}\n")
     with pytest.raises(DataError) as refusal:
-        own_inputs("broken:f", loans())
+        encoded("broken:f")
     assert refusal.value.code == "data-encode"
     assert re.search(says, str(refusal.value))
 
@@ -687,7 +698,7 @@ def test_what_an_encoder_may_return(made: str, names: tuple[str, ...], here: Pat
     """An encoding may be a table, whose names are kept, an array, a tensor or lists."""
     write_code(here, "broken", f"import polars\nimport torch\n\n\ndef f(t):\n    return {made}\n")
     table = loans()
-    x, found = own_inputs("broken:f", table)
+    x, found = encoded("broken:f")
     assert found == names
     assert x.dtype == np.float32
     assert np.array_equal(x, table[["income", "age"]].to_numpy(dtype=np.float32))
@@ -896,16 +907,11 @@ def test_other_code_than_in_the_run(here: Path) -> None:
 
 def test_texts_stay_texts_for_an_encoder(here: Path) -> None:
     """A column of texts reaches the user's function as texts, also if new ones are numbers."""
-    table = loans().assign(zip=[f"{i:03d}" for i in range(300)], ward=np.arange(300) % 3)
+    table = loans().assign(zip=[f"{i:03d}" for i in range(300)])
     write(here, "loans.csv", table)
-    write_code(
-        here,
-        "nets3",
-        "def f(table):\n"
-        "    wards = table['ward'].str.len() - 1\n"
-        "    return table[['income']].assign(zip=table['zip'].str.startswith('0'), ward=wards)\n",
-    )
-    words = (*TABLE, "--type", "ward=category", "--encode", "nets3:f", *QUICK, "--out", "R")
+    code = "def f(table):\n    return table[['income']].assign(zip=table['zip'].str.len() == 3)\n"
+    write_code(here, "nets3", code)
+    words = (*TABLE, "--encode", "nets3:f", *QUICK, "--out", "R")
     assert command(here, "repair", *words).code in (0, 1)
     write(here, "new.csv", table[200:])  # their zip codes look like numbers
     outcome = command(here, "predict", "R", "new.csv", "--encode", "nets3:f")
@@ -1219,7 +1225,7 @@ def test_predictions_alone_give_the_figures_of_the_model(ran: Path) -> None:
     write(ran, "scores.csv", both[["score"]].rename(columns={"score": "p"}))
     same_figures(audited(ran, *data, "--predictions", "scores.csv", "--score", "p"), model)
     both.rename(columns={"prediction": "said"}).to_parquet(ran / "p.parquet")
-    words = ("--predictions", "p.parquet", "--prediction", "said")
+    words = ("--predictions", "p.parquet", "--prediction", "said", "--score", "score")
     same_figures(audited(ran, *data, *words), model)
     alone = table.iloc[order][["approved", "sex"]].assign(**{c: both[c] for c in both})
     write(ran, "alone.csv", alone)

@@ -284,10 +284,15 @@ def audit(
         ModelError: If the model does not give finite logits.
     """
     found = audit_scores(predict(model, data), data, threshold=threshold, seed=seed)
-    tiny = "; ".join(_tiny(row) for row in found.groups if row["compared"] and 0 < row["n"] < TINY)
-    if tiny:
-        warn("data-group-tiny", f"Groups of fewer than {TINY} samples say little: {tiny}")
+    if tiny := tiny_groups(found):
+        warn("data-group-tiny", tiny)
     return found
+
+
+def tiny_groups(found: Audit) -> str:
+    """What to say of groups of 1 to 9 samples, with the intervals of their selection rates."""
+    tiny = "; ".join(_tiny(row) for row in found.groups if row["compared"] and 0 < row["n"] < TINY)
+    return f"Groups of fewer than {TINY} samples say little: {tiny}" if tiny else ""
 
 
 def _tiny(row: dict[str, Any]) -> str:
@@ -354,6 +359,13 @@ def predict(model: nn.Module | Predictor, data: Dataset) -> npt.NDArray[np.float
             "Probabilities must lie in [0, 1]",
             got=f"others for {int(outside.any(1).sum())} of {len(data)} samples",
             cure="Apply sigmoid or softmax to logits; look for NaN in the weights.",
+        )
+    if data.schema is not None and scores.shape[1] > 2:
+        raise ModelError(
+            "model-output",
+            "A model for two labels must have one logit or two",
+            got=f"{scores.shape[1]} outputs",
+            cure="Check the head.",
         )
     if data.y.min(initial=0) < 0 or data.y.max(initial=0) >= scores.shape[1]:
         raise DataError(

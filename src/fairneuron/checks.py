@@ -26,6 +26,16 @@ from fairneuron.forward import (
 )
 
 _FEW = 64  # samples that a model is run on
+_SAME_VALUES = (
+    "Squeeze",
+    "Unsqueeze",
+    "View",
+    "UnsafeView",
+    "Reshape",
+    "Select",
+    "Slice",
+    "ToCopy",
+)
 _SHOWN = 20  # names in a message
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -40,7 +50,7 @@ def check_model(
 ) -> None:
     """Refuses, before any work, a model that cannot be run on some data, or retrained.
 
-    Costs a look at the weights and two forwards of a few rows; one that will be retrained is
+    Costs a look at the weights and three forwards of a few rows; one that will be retrained is
     copied, and that copy is run. Neither the model nor the state of random generators changes,
     but for what the model's own forward does to it where it is not retrained.
 
@@ -73,9 +83,32 @@ def check_model(
     with torch.random.fork_rng(devices=devices), evaluation(model):
         with watched_widths(model, x.shape[1], feature_names, left_out):
             _check_repeatable(model, rows)
+            _check_logits(model, rows)
         if retrained:
             _check_state(before, model)
             _check_gradient(model, rows)
+
+
+def _check_logits(model: nn.Module, x: torch.Tensor) -> None:
+    """Refuses outputs that end in a sigmoid or softmax: what made them is in their gradient."""
+    try:
+        with torch.enable_grad():
+            out = logits(model, placed(model, x[:2].clone()).requires_grad_() * 1)
+    except FairNeuronError:  # of a model that runs without gradients alone
+        return
+    step, name = out.grad_fn, ""
+    while step is not None:
+        name = type(step).__name__
+        if not name.startswith(_SAME_VALUES) or not step.next_functions:
+            break
+        step = step.next_functions[0][0]
+    if name.startswith(("SigmoidBackward", "SoftmaxBackward")):
+        raise ModelError(
+            "model-head",
+            "The model must return logits",
+            got=f"an output that ends in a {name.removesuffix('0').removesuffix('Backward')}",
+            cure="Leave the last activation out; we apply sigmoid or softmax ourselves.",
+        )
 
 
 def _check_repeatable(model: nn.Module, x: torch.Tensor) -> None:

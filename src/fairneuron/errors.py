@@ -130,11 +130,12 @@ def printable(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns a cure for an unknown name: the nearest known one, and all of them."""
-    names = [str(k) for k in known]
-    close = difflib.get_close_matches(str(name), names, n=1)
+    """Returns a cure for an unknown name: the nearest known one, and up to 20 of them."""
+    names, most = [str(k) for k in known], 20
+    close = difflib.get_close_matches(str(name)[:100], names[:1000], n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(names)}."
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{hint}Known: {', '.join(names[:most])}{more}."
 
 
 def require_known(code: str, what: str, name: str, known: Iterable[str]) -> None:

@@ -193,10 +193,11 @@ def _is_run_folder(folder: Path) -> bool:
     """Whether it is a folder, not a link to one, with a manifest of ours and nothing else."""
     try:
         sums = _manifest(folder)
+        regular = all(stat.S_ISREG(path.lstat().st_mode) for path in folder.iterdir())
         files = {path.name for path in folder.iterdir()}
     except (OSError, ValueError):
         return False
-    return files <= {MANIFEST, *sums} and not folder.is_symlink()
+    return regular and files <= {MANIFEST, *sums} and not folder.is_symlink()
 
 
 def _manifest(folder: Path) -> dict[str, str]:

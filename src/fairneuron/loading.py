@@ -10,8 +10,8 @@ import importlib
 import json
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,13 +75,8 @@ def read_own_table(choice: DataChoice, *, inputs: bool = True) -> Table:
     Raises:
         DataError: For everything that is wrong with them.
     """
-    named = [*choice.sensitive, *choice.drop]
-    pieces = {piece.strip() for name in named for piece in name.split(",")}
     declared = {name for name, kind in choice.types.items() if kind == "category"}
-    texts = {*named, *pieces, *declared, str(choice.target), str(choice.split_column)}
-    frames = [
-        read_table(path, delimiter=choice.delimiter or ",", text=texts) for path in choice.files
-    ]
+    frames = _read_alike(choice, {*declared, str(choice.split_column)})
     frame, part = _joined(frames, choice)
     if choice.split_column is not None:
         require_columns(frame, [choice.split_column])
@@ -96,7 +91,10 @@ def read_own_table(choice: DataChoice, *, inputs: bool = True) -> Table:
         "weight": choice.weight,
     }
     if choice.encode is not None or not inputs:
+        require_columns(frame, drop)
         schema = Schema.fit(frame, inputs=(), **options)
+        left = {schema.target: "target"} | dict.fromkeys(drop, "dropped")
+        schema = replace(schema, unused=tuple(left.items()))  # the others may be inputs
     else:
         schema = Schema.of_table(
             frame, include_sensitive=choice.include_sensitive, drop=drop, **options
@@ -104,6 +102,20 @@ def read_own_table(choice: DataChoice, *, inputs: bool = True) -> Table:
     if part is not None:
         _warn_shared(frame, part)
     return Table(frame, schema, part)
+
+
+def _read_alike(choice: DataChoice, texts: set[str]) -> list[pd.DataFrame]:
+    """Reads all files; a column that is a text in one of them is a text in each."""
+    delimiter = choice.delimiter or ","
+    frames = [read_table(path, delimiter=delimiter, text=texts) for path in choice.files]
+    found = [{str(n) for n in f.columns if f[n].dtype.kind not in "biufc"} for f in frames]
+    every = set.union(*found)
+    return [
+        frame
+        if texts_here >= every & set(map(str, frame.columns))
+        else read_table(path, delimiter=delimiter, text=texts | every)
+        for path, frame, texts_here in zip(choice.files, frames, found, strict=True)
+    ]
 
 
 def load_parts(subject: Subject, table: Table | None = None) -> Parts:
@@ -162,20 +174,48 @@ def encode_table(frame: pd.DataFrame, schema: Schema, choice: DataChoice) -> Dat
     """A table as a dataset: in our encoding, or in the user's own."""
     if choice.encode is None:
         return schema.encode(frame, name=choice.name)
-    x, names = own_inputs(choice.encode, frame)
+    x, names = own_inputs(choice.encode, frame, dict(schema.unused))
     return schema.with_inputs(frame, x, names, name=choice.name)
 
 
-def own_inputs(encode: str, frame: pd.DataFrame) -> tuple[Any, tuple[str, ...]]:
+def own_inputs(
+    encode: str, frame: pd.DataFrame, hidden: Collection[str] = ()
+) -> tuple[Any, tuple[str, ...]]:
     """Calls the user's encoding function on a table; imports their code.
+
+    The function gets neither the label nor dropped columns, and must encode a row by itself: a half
+    of the rows is encoded once more and compared.
+
+    Args:
+        encode: ``module:function``.
+        frame: The table.
+        hidden: Columns that the function does not get.
 
     Returns:
         ``(n, features)`` float32 and the names of the columns.
 
     Raises:
-        DataError: If it fails, or does not give a row of finite numbers per row.
+        DataError: If it fails, does not give a row of finite numbers per row, or gives a row other
+            numbers in other company.
         OptionError: If there is no such function.
     """
+    frame = frame.drop(columns=[name for name in hidden if name in frame.columns])
+    x, names = _own_inputs(encode, frame)
+    half = len(frame) // 2
+    if half:
+        again = _own_inputs(encode, frame.iloc[:half])[0]
+        if again.shape[1] != x.shape[1] or not np.allclose(again, x[:half], rtol=1e-4, atol=1e-5):
+            raise DataError(
+                "data-encode",
+                f"{encode} must encode each row by itself",
+                got="other numbers for the first half of the rows when it is alone",
+                cure="Keep means, scales and categories of the training data in the function "
+                "instead of taking those of the table it gets.",
+            )
+    return x, names
+
+
+def _own_inputs(encode: str, frame: pd.DataFrame) -> tuple[Any, tuple[str, ...]]:
     function = named_function(encode, "encode")
     made = _called(function, "data-encode", encode, DataError, frame.copy())
     names = tuple(map(str, made.columns)) if hasattr(made, "columns") else ()
@@ -227,6 +267,12 @@ def load_model(subject: Subject, parts: Parts, progress: Progress) -> nn.Module:
         model = given_model(choice.model, choice.weights)
         left_out = [f"{name} ({why})" for name, why in train.schema.unused] if train.schema else []
         check_model(model, train.x, feature_names=train.feature_names, left_out=left_out)
+        if choice.weights is None:
+            warn(
+                "model-weights",
+                f"The weights are those that {choice.model} returns; give --weights if they are in "
+                "a file",
+            )
         return model.eval()
     ours = SOURCES[subject.data.name].hidden if subject.data.kind == "builtin" else (32, 32, 32)
     return train_classifier(
@@ -310,7 +356,7 @@ def sums(choice: DataChoice) -> dict[str, str]:
     return found
 
 
-def split_name(subject: Subject, parts: Parts) -> str:
+def split_name(subject: Subject, parts: Parts, files: Mapping[str, str] | None = None) -> str:
     """Says which rows are in which part, as a sum over what that follows from; for weights.
 
     The labels and groups of the parts stand for the target, its positive label and the sensitive
@@ -318,7 +364,8 @@ def split_name(subject: Subject, parts: Parts) -> str:
     """
     choice = subject.data
     name = choice.data if choice.kind == "builtin" else None
-    facts = [name, *sums(choice).values(), subject.seed, choice.split_column]
+    files = sums(choice) if files is None else files
+    facts = [name, *files.values(), subject.seed, choice.split_column]
     split = hashlib.sha256(json.dumps(facts).encode())
     for data in parts:
         split.update(data.y.tobytes() + data.group.tobytes())
@@ -458,7 +505,8 @@ def _joined_arrays(datasets: Sequence[Dataset], choice: DataChoice) -> tuple[Dat
     first = datasets[0]
     for path, other in zip(choice.files, datasets, strict=True):
         if other.feature_names != first.feature_names or (
-            other.sensitive_levels != first.sensitive_levels
+            (other.sensitive_names, other.sensitive_levels, other.positive)
+            != (first.sensitive_names, first.sensitive_levels, first.positive)
         ):
             raise DataError(
                 "data-shape",

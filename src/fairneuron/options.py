@@ -221,7 +221,7 @@ def class_weight_of(text: str | None) -> Any:
         weights = {int(label): float(weight) for label, weight in pairs}
     except ValueError:
         weights = {}
-    if not weights or any(not 0 <= w < math.inf for w in weights.values()):
+    if not weights or any(not 0 < w < math.inf for w in weights.values()):
         raise OptionError(
             "option-class-weight",
             "--class-weight must be balanced or CLASS=WEIGHT",

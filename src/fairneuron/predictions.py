@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fairneuron.audit import Audit, audit_scores
+from fairneuron.audit import Audit, audit_scores, tiny_groups
 from fairneuron.data.arrays import label_texts
 from fairneuron.data.columns import as_text, require_columns
 from fairneuron.data.dataset import Dataset
 from fairneuron.data.tables import read_table
-from fairneuron.errors import DataError, did_you_mean, require_range
+from fairneuron.errors import DataError, OptionError, did_you_mean, require_range, warn
 from fairneuron.loading import Table, load_whole, read_arrays
 from fairneuron.metrics.definitions import group_counts
 from fairneuron.subject import DataChoice, Subject
@@ -58,26 +59,32 @@ def audit_predictions(
             cure="Give one of them.",
         )
     probability = None if scores is None else _probabilities(np.asarray(scores), len(data))
-    if probability is not None:
-        two = np.stack([1 - probability, probability], axis=1)
-        audited = audit_scores(two, data, threshold=threshold, seed=seed)
-        if predicted is None:
-            return audited
+    found = _audited(data, predicted, probability, threshold=threshold, seed=seed)
+    if tiny := tiny_groups(found):
+        warn("data-group-tiny", tiny)
+    return found
+
+
+def _audited(
+    data: Dataset,
+    predicted: npt.ArrayLike | None,
+    scores: npt.NDArray[np.float64] | None,
+    *,
+    threshold: float,
+    seed: int,
+) -> Audit:
+    size = max(2, int(data.y.max(initial=0)) + 1)
+    given = np.zeros((len(data), size))  # P(y = k); of labels alone only the shape is used
+    if scores is not None:
+        given[:, 1], given[:, 0] = scores, 1 - scores
+    found = audit_scores(given, data, threshold=threshold, seed=seed)
+    if predicted is None:
+        return found
     classes = _classes(np.asarray(predicted), data)
-    size = max(2, int(data.y.max(initial=0)) + 1, int(classes.max(initial=0)) + 1)
-    shell = np.zeros((len(data), size))
-    shell[:, 0] = 1
-    counted = audit_scores(shell, data, threshold=threshold, seed=seed)
+    _require_direction(classes, scores)
+    size = max(size, int(classes.max(initial=0)) + 1)
     counts = group_counts(data.y, classes, data.group, len(data.group_names), size)
-    histograms = None if probability is None else audited.histograms
-    return Audit(
-        counts=counts,
-        histograms=histograms,
-        group_names=counted.group_names,
-        levels=counted.levels,
-        sensitive_names=counted.sensitive_names,
-        seed=seed,
-    )
+    return replace(found, counts=counts, histograms=None if scores is None else found.histograms)
 
 
 def audit_predictions_file(
@@ -102,11 +109,10 @@ def audit_predictions_file(
     """
     data = load_whole(subject, table)
     delimiter = subject.data.delimiter or ","
-    frame = read_table(path, delimiter=delimiter, text=[prediction or LABELS])
-    chosen = {
-        kind: given if given is not None else kind if kind in frame.columns else None
-        for kind, given in ((LABELS, prediction), (SCORES, score))
-    }
+    frame = read_table(path, delimiter=delimiter)
+    chosen: dict[str, str | None] = {LABELS: prediction, SCORES: score}
+    if prediction is None and score is None:  # whichever are there
+        chosen = {kind: kind if kind in frame.columns else None for kind in chosen}
     require_columns(frame, [name for name in chosen.values() if name is not None])
     if chosen[LABELS] is None and chosen[SCORES] is None:
         raise DataError(
@@ -122,8 +128,16 @@ def audit_predictions_file(
             got=f"{len(frame)} for {len(data)} rows",
             cure="Predict every row, in the order of the data.",
         )
-    labels = chosen[LABELS]
-    given_scores = chosen[SCORES]
+    labels, given_scores = chosen[LABELS], chosen[SCORES]
+    if subject.threshold != 0.5 and given_scores is not None:
+        labels = None  # the scores and the threshold say more than the labels of another one
+    elif subject.threshold != 0.5:
+        raise OptionError(
+            "option-threshold",
+            "A threshold needs scores",
+            got="predicted labels alone",
+            cure="Name their column with --score, or leave --threshold out.",
+        )
     return data, audit_predictions(
         data,
         None if labels is None else _labels(frame[labels], _known(subject.data, data)),
@@ -143,6 +157,21 @@ def _known(choice: DataChoice, data: Dataset) -> dict[str, int]:
     return {str(label): int(label == choice.positive) for label in np.unique(labels)}
 
 
+def _require_direction(classes: Ints, scores: npt.NDArray[np.float64] | None) -> None:
+    """Refuses scores that are lower for those who are predicted 1 than for the others."""
+    one = classes == 1
+    if scores is None or one.all() or not one.any():
+        return
+    inside, outside = scores[one].mean(), scores[~one].mean()
+    if inside < outside:
+        raise DataError(
+            "data-predictions",
+            "Scores must be probabilities of y = 1",
+            got=f"a mean score of {inside:.2f} where 1 is predicted and {outside:.2f} elsewhere",
+            cure="Give 1 - score, or check which label counts as 1.",
+        )
+
+
 def _labels(column: pd.Series[Any], known: Mapping[str, int]) -> Ints:
     """Predicted labels as classes."""
     if column.isna().any():
@@ -150,8 +179,9 @@ def _labels(column: pd.Series[Any], known: Mapping[str, int]) -> Ints:
     texts = as_text(column)
     unknown = texts[~texts.isin(list(known))]
     if len(unknown):
-        numbers = pd.to_numeric(unknown, errors="coerce")
-        probable = bool(((numbers >= 0) & (numbers <= 1)).all())
+        numbers = pd.to_numeric(texts, errors="coerce")
+        inside = bool(((numbers >= 0) & (numbers <= 1)).all())
+        probable = inside and bool(((numbers > 0) & (numbers < 1)).any())
         raise DataError(
             "data-predictions",
             f"Predicted labels in {column.name!r} must be {' or '.join(map(repr, known))}",

@@ -6,7 +6,7 @@ import dataclasses
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ class Run:
         options: Further options of the repair, as they were given.
         seconds: What took how long.
         texts: The columns of the user's table that were read as texts.
+        files: The sha256 sums of the user's data files, by name.
     """
 
     subject: Subject
@@ -87,6 +88,7 @@ class Run:
     options: dict[str, Any]
     seconds: dict[str, float]
     texts: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
 
     @property
     def after(self) -> Audit:
@@ -162,8 +164,10 @@ class Run:
             means = f"{choice.target or 'y'} is {test.positive}"
         described = test.describe() | {"part": "test", "positive_means": means}
         if choice.kind != "builtin":
-            described["sha256"] = sums(choice)
+            described["sha256"] = dict(self.files)
         schema = test.schema
+        if choice.encode is not None:
+            described["encoded"] = {"by": choice.encode, "features": list(test.feature_names)}
         if schema is not None:
             described["inputs"] = [
                 {"column": c.name, "type": c.type, "categories": len(c.categories)}
@@ -193,7 +197,7 @@ class Run:
         }
 
     def _weights(self, model: nn.Module) -> bytes:
-        header = {SPLIT: split_name(self.subject, self.parts)}
+        header = {SPLIT: split_name(self.subject, self.parts, self.files)}
         if self.subject.model.model is None:  # a network of ours
             assert isinstance(model, nn.Sequential)  # noqa: S101  # as it was made
             return mlp_weights(model, header)
@@ -225,6 +229,7 @@ def run_repair(
     The choice is made on validation data before the test data are read; the other candidates that
     another limit would choose are audited too, so that it can be done later.
     """
+    files = sums(subject.data)  # of what is read now, whatever becomes of it
     if table is None and subject.data.kind == "table":
         table = read_own_table(subject.data)
     parts = load_parts(subject, table)
@@ -258,7 +263,7 @@ def run_repair(
     }
     further = {k: options[k] for k in ("class_weight", "time_budget") if options.get(k) is not None}
     texts = () if table is None else table.texts
-    return Run(subject, original, result, before, proofs, parts, further, seconds, texts)
+    return Run(subject, original, result, before, proofs, parts, further, seconds, texts, files)
 
 
 def _proof(

@@ -110,11 +110,17 @@ class Saved:
             require_range("threshold", threshold, 0, 1)
             schema, scaling = self._schema, self._scaling(len(names))
             texts = [str(name) for name in self.encoding["texts"]]
+            if encode is None and schema is not None and [*schema.feature_names] != names:
+                raise ValueError("a schema of other features")
         if schema is None:
             x = _arrays(data, names)
         else:
             frame = read_table(data, delimiter=delimiter, text={*schema.texts, *texts})
-            x = schema.inputs_of(frame) if encode is None else _encoded(encode, frame, names)
+            x = (
+                schema.inputs_of(frame)
+                if encode is None
+                else _encoded(encode, frame, schema, names)
+            )
         _require_width(x, names)
         tensor = torch.from_numpy(x)
         if scaling is not None:
@@ -219,7 +225,9 @@ class Saved:
         if given is None:
             return None
         values = [torch.tensor(given[key], dtype=torch.float32) for key in ("mean", "scale")]
-        if any(v.shape != (width,) or not torch.isfinite(v).all() for v in values):
+        if any(v.shape != (width,) or not torch.isfinite(v).all() for v in values) or not bool(
+            (values[1] > 0).all()
+        ):
             raise ValueError("a scaling of another width")
         return Scaling(*values)
 
@@ -278,11 +286,13 @@ def _arrays(path: Path, names: list[str]) -> np.ndarray[Any, Any]:
     return numbers
 
 
-def _encoded(encode: str, frame: pd.DataFrame, names: list[str]) -> np.ndarray[Any, Any]:
+def _encoded(
+    encode: str, frame: pd.DataFrame, schema: Schema, names: list[str]
+) -> np.ndarray[Any, Any]:
     """The inputs that the user's function makes, with the names that they had for the repair."""
     from fairneuron.loading import own_inputs
 
-    x, found = own_inputs(encode, frame)
+    x, found = own_inputs(encode, frame, dict(schema.unused))
     _require_names(list(found), names)
     return np.asarray(x)
 

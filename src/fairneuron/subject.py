@@ -124,6 +124,8 @@ class DataChoice:
             own = ("split_column", "target", "drop", "types", "weight", "delimiter", "encode")
             self._refuse([*own, "include_sensitive"], "a table, not arrays")
             return
+        if self.encode is not None:
+            self._refuse(["include_sensitive"], "our own encoding, not --encode")
         for option in ("target", "sensitive"):
             if not getattr(self, option):
                 raise OptionError(

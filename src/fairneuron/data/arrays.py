@@ -258,11 +258,13 @@ def _require_no_copy(x: Array, y: Array) -> None:
     """Refuses an input that is the label itself."""
     if x.ndim != 2 or x.dtype.kind not in "biuf" or len(x) != len(y) or len(y) < _FEW:
         return
-    same = np.flatnonzero((x == y[:, None]).all(0))
+    wide = y[:, None]
+    opposite = (x == 1 - wide).all(0) if set(np.unique(y).tolist()) == {0, 1} else False
+    same = np.flatnonzero((x == wide).all(0) | opposite)
     if len(same):
         raise DataError(
             "data-target-used",
             "No input may state the label",
-            got=f"column {same[0]} of x, which is y",
+            got=f"column {same[0]} of x, which is y or its opposite",
             cure="Drop it.",
         )

@@ -173,6 +173,13 @@ def fit_groups(column: pd.Series[Any], kind: str | None = None) -> Column:
             got=f"{len(levels)} values in {len(column)} rows of {column.name!r}",
             cure="Choose another column.",
         )
+    if UNKNOWN in levels:
+        rows = int((as_text(column.dropna()) == UNKNOWN).sum())
+        warn(
+            "data-group-missing",
+            f"{rows} rows of {column.name!r} say {UNKNOWN!r}: listed, not compared; write it "
+            "otherwise to compare them",
+        )
     if column.isna().any():
         warn(
             "data-group-missing",
@@ -370,7 +377,9 @@ def codes_of(column: pd.Series[Any], fitted: Column) -> npt.NDArray[np.int64]:
 def encode_input(column: pd.Series[Any], fitted: Column) -> npt.NDArray[np.float32]:
     """``(n, 1)`` numbers or ``(n, categories)`` zeros and ones."""
     if fitted.categories:
-        return np.eye(len(fitted.categories), dtype=np.float32)[codes_of(column, fitted)]
+        flags = np.zeros((len(column), len(fitted.categories)), dtype=np.float32)
+        flags[np.arange(len(column)), codes_of(column, fitted)] = 1
+        return flags
     _require_plain(column)
     return numbers_of(column, fitted.name).astype(np.float32)[:, None]
 

@@ -304,13 +304,15 @@ class Dataset:
     def joined(self, *others: Dataset) -> Dataset:
         """These rows, and below them those of other parts of the same data."""
         every = (self, *others)
-        weighted = all(data.weight is not None for data in every)
+        weighted = any(data.weight is not None for data in every)
         return replace(
             self,
             x=torch.cat([data.x for data in every]),
             y=np.concatenate([data.y for data in every]),
             sensitive=np.concatenate([data.sensitive for data in every]),
-            weight=np.concatenate([np.asarray(d.weight, np.float64) for d in every])
+            weight=np.concatenate(
+                [np.ones(len(d)) if d.weight is None else d.weight for d in every]
+            )
             if weighted
             else None,
         )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNKNOWN = "unknown"  # the group, or category, of those whose value is missing
-NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 NOT_FINITE = r"(?i:nan|[+-]?inf(?:inity)?)"
 LEADING_ZEROS = r"[+-]?0\d+(?:\.\d*)?"
 EXACT = 2**53  # whole numbers beyond it are not exact in float64
@@ -257,20 +257,33 @@ def _parquet(path: Path) -> pd.DataFrame:
         ) from error
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            names, cells = file.schema_arrow.names, file.metadata.num_rows * len(file.schema.names)
-            if len(set(names)) < len(names):
-                raise duplicate_column(names)
-            most = max(_BOMB_BYTES, 4 * _BOMB_RATIO * path.stat().st_size)
-            if cells > min(_MOST_CELLS, most):
-                raise _bomb(path, f"{cells} values")
-            batches, size = [], 0
-            for batch in file.iter_batches(batch_size=1024):
-                size += batch.nbytes
-                if size > 8 * most:  # a long text is stored once, however many rows have it
-                    raise _bomb(path, f"more than {size >> 20} MiB")
-                batches.append(batch)
-            whole = pyarrow.Table.from_batches(batches, schema=file.schema_arrow)
-            return cast("pd.DataFrame", whole.to_pandas())
+            fields, meta = file.schema_arrow, file.metadata
+        if len(set(fields.names)) < len(fields.names):
+            raise duplicate_column(fields.names)
+        nested = [field.name for field in fields if pyarrow.types.is_nested(field.type)]
+        if nested:
+            raise DataError(
+                "data-type",
+                "Columns of a table must hold numbers or texts",
+                got=f"lists or structures in {nested[0]!r}",
+                cure="Take them apart into columns.",
+            )
+        groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+        size = sum(
+            g.column(i).total_uncompressed_size for g in groups for i in range(g.num_columns)
+        )
+        most = max(_BOMB_BYTES, 4 * _BOMB_RATIO * path.stat().st_size)
+        if max(size, meta.num_rows * len(fields)) > min(_MOST_CELLS, most):
+            raise _bomb(path, f"{max(size, meta.num_rows * len(fields))} values or bytes")
+        texts = [f.name for f in fields if pyarrow.types.is_string(f.type)]
+        texts += [f.name for f in fields if pyarrow.types.is_large_string(f.type)]
+        # texts as a dictionary: a long one is held once, however many rows have it
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as file:
+            frame = cast("pd.DataFrame", file.read().to_pandas())
+        long = sum(_characters(frame[name]) for name in texts)
+        if long > 8 * most:
+            raise _bomb(path, f"more than {long >> 20} MiB of texts")
+        return frame.astype(dict.fromkeys(texts, object))
     except InputError:
         raise
     except Exception as error:  # pyarrow raises many kinds for damaged files
@@ -280,6 +293,12 @@ def _parquet(path: Path) -> pd.DataFrame:
             got=f"{path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
             cure="Write it again.",
         ) from error
+
+
+def _characters(column: pd.Series[Any]) -> int:
+    """How long the texts of all rows are, each held once as a category."""
+    lengths = np.append(column.cat.categories.str.len(), 0).astype(np.int64)
+    return int(lengths[column.cat.codes].sum())
 
 
 # CSV

@@ -32,7 +32,8 @@ def report(result: dict[str, Any]) -> str:
         "## Before and after, on test data",
         before_and_after(result),
         "Brackets: 95 % bootstrap intervals. Noise floor: what a model that treats all groups "
-        "equally would show on so few samples; a difference below it is no finding.",
+        "equally would show on average on so few samples; a difference below it is no finding, one "
+        "a little above may be none either.",
         "## Groups",
         f"y = 1: {_escape(result['data']['positive_means'])}.",
         _groups(result),
@@ -76,8 +77,8 @@ def _choice(result: dict[str, Any]) -> str:
         return f"No candidate beat the original on validation data, so it is kept. {validation}"
     settings = ", ".join(f"{name} {value:g}" for name, value in trial["settings"].items())
     return (
-        f"Candidate {trial['number']} ({settings}) was chosen on validation data, before the test "
-        f"data were read. {validation}"
+        f"Candidate {trial['number']} ({_escape(settings)}) was chosen by validation figures "
+        f"alone. {validation}"
     )
 
 
@@ -115,6 +116,12 @@ def _columns(data: dict[str, Any]) -> list[str]:
     """What was read of a table, and what was not."""
     if "inputs" not in data:
         return []
+    made = data.get("encoded")
+    by = (
+        [f"{len(made['features'])} inputs are made by {_escape(made['by'])} of the other columns."]
+        if made
+        else []
+    )
     rows = [
         (
             c["column"],
@@ -123,7 +130,7 @@ def _columns(data: dict[str, Any]) -> list[str]:
         for c in data["inputs"]
     ]
     rows += [(c["column"], f"no input: {c['why']}") for c in data["unused"]]
-    return ["## Columns", _table(("column", "read as"), rows)]
+    return ["## Columns", *by, _table(("column", "read as"), rows)]
 
 
 def _explanation(found: dict[str, Any]) -> list[str]:
@@ -199,7 +206,8 @@ def _caveats(result: dict[str, Any]) -> list[str]:
         notes.append(f"Not all was tried: {_escape(stopped)}.")
     undefined = {**result["before"]["undefined"], **result["after"]["undefined"]}
     notes += [
-        f"{METRICS[name].title} is undefined: {reason}." for name, reason in undefined.items()
+        f"{METRICS[name].title} is undefined: {_escape(reason)}."
+        for name, reason in undefined.items()
     ]
     return ["\n".join(f"- {note}" for note in notes)]
 
@@ -254,7 +262,7 @@ def _reproduce(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     command = " ".join(map(_word, words))
     fence = max(("```", *(f"{ticks}`" for ticks in re.findall("`{3,}", command))), key=len)
-    return f"{fence}\n{command}\n{fence}\n\nWith {versions}."
+    return f"{fence}\n{command}\n{fence}\n\nWith {_escape(versions)}."
 
 
 def _with_interval(audited: dict[str, Any], name: str) -> str:
