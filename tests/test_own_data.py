@@ -32,10 +32,10 @@ from fairneuron.errors import DataError, FairNeuronWarning, OptionError
 from fairneuron.io import MANIFEST, read_folder, write_folder
 from fairneuron.loading import (
     Parts,
+    encode_table,
     given_model,
     load_parts,
     named_function,
-    own_inputs,
     read_own_table,
 )
 from fairneuron.models import mlp, predicted_classes, probabilities
@@ -644,10 +644,11 @@ def test_module_that_is_not_there(module: str, says: str, here: Path) -> None:
     assert command(here, *words, "pkg.nets:build").code == 0
 
 
-def encoded(encode: str) -> tuple[Any, tuple[str, ...]]:
+def encoded(encode: str) -> fn.Dataset:
     """What a function of the user's makes of the loans."""
-    table = read_own_table(own(data="loans.csv", drop=("race",), encode=encode))
-    return own_inputs(encode, table.frame, table.schema)
+    choice = own(data="loans.csv", drop=("race",), encode=encode)
+    table = read_own_table(choice)
+    return encode_table(table.frame, table.schema, choice)
 
 
 ENCODERS: dict[str, tuple[str, str]] = {
@@ -698,10 +699,10 @@ def test_what_an_encoder_may_return(made: str, names: tuple[str, ...], here: Pat
     """An encoding may be a table, whose names are kept, an array, a tensor or lists."""
     write_code(here, "broken", f"import polars\nimport torch\n\n\ndef f(t):\n    return {made}\n")
     table = loans()
-    x, found = encoded("broken:f")
-    assert found == names
-    assert x.dtype == np.float32
-    assert np.array_equal(x, table[["income", "age"]].to_numpy(dtype=np.float32))
+    data = encoded("broken:f")
+    assert data.feature_names == names
+    assert data.x.dtype == torch.float32
+    assert np.array_equal(data.x, table[["income", "age"]].to_numpy(dtype=np.float32))
 
 
 def test_encoder_cannot_change_the_table(here: Path) -> None:

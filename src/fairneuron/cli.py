@@ -55,7 +55,7 @@ from fairneuron.report.terminal import (
     to_stderr,
 )
 from fairneuron.settings import make_settings
-from fairneuron.subject import DataChoice, ModelChoice, Subject, require_path
+from fairneuron.subject import ARRAY_FILES, DataChoice, Subject, require_path
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -384,6 +384,10 @@ def data_show(
     from fairneuron.data.builtin import SOURCES, load_dataset
 
     if name not in SOURCES:
+        if Path(name).suffix.lower() in ARRAY_FILES:
+            raise OptionError(
+                "option-data", "Columns are shown of tables", got=name, cure="Arrays have none."
+            )
         DataChoice(name, target="-", sensitive=("-",))  # refuses what is no file
         _show_columns(Path(name), delimiter, as_json=as_json)
         return

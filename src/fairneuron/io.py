@@ -40,7 +40,14 @@ def require_free(folder: Path, *, overwrite: bool = False) -> None:
             "output-exists",
             "The output folder must not exist yet",
             got=str(folder),
-            cure="Choose another name" + (", or give --overwrite." if ours else "."),
+            cure="Choose another name"
+            + (
+                ", or give --overwrite."
+                if ours
+                else "; it holds other things than a run, so it is never overwritten."
+                if overwrite
+                else "."
+            ),
         )
     _require_writable(folder, "folder")
 

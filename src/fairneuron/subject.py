@@ -12,7 +12,7 @@ from fairneuron.data.builtin import SOURCES
 from fairneuron.data.tables import require_file
 from fairneuron.errors import OptionError, did_you_mean, require_known, require_range
 
-_ARRAY_FILES = (".npz", ".safetensors", ".pt", ".pth")
+ARRAY_FILES = (".npz", ".safetensors", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class DataChoice:
         """One of "builtin", "table" and "arrays"."""
         if self.data in SOURCES:
             return "builtin"
-        return "arrays" if self.files[0].suffix.lower() in _ARRAY_FILES else "table"
+        return "arrays" if self.files[0].suffix.lower() in ARRAY_FILES else "table"
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -249,7 +250,7 @@ def fit_input(column: pd.Series[Any], kind: str | None, *, quiet: bool = False) 
                 warn(
                     "data-identifier",
                     f"The column {name!r} has {len(levels)} values in {len(column)} rows and is "
-                    "left out; declare its type to keep it",
+                    f"left out; to keep it, declare it a category ({_as_category(name)})",
                 )
             return None
     if column.isna().any():
@@ -317,7 +318,7 @@ def _reads_as_numbers(column: pd.Series[Any], name: str, levels: set[str], *, qu
             f"Numbers of {name!r} must be written plainly",
             got=repr(others[0]),
             cure="Write 1234.5, without separators, signs or units; "
-            "or declare the column a category.",
+            f"or declare it a category ({_as_category(name)}).",
         )
     if not plain.any():
         return False
@@ -329,7 +330,7 @@ def _reads_as_numbers(column: pd.Series[Any], name: str, levels: set[str], *, qu
         f"Values of {name!r} must be numbers or texts, not both",
         got=f"{', '.join(map(repr, others[:3]))} in {rows} of {len(column)} rows, numbers in the "
         "others",
-        cure="Fill or drop these, or declare the column a category.",
+        cure=f"Fill or drop these, or declare it a category ({_as_category(name)}).",
     )
 
 
@@ -342,7 +343,7 @@ def _huge(name: str, value: object) -> DataError:
         "data-huge-integer",
         f"Whole numbers of {name!r} must lie within ±2^53",
         got=str(value),
-        cure="Drop the column if it is an identifier, or declare it a category.",
+        cure=f"Drop it if it is an identifier, or declare it a category ({_as_category(name)}).",
     )
 
 
@@ -358,6 +359,11 @@ def require_no_copy(column: pd.Series[Any], target: pd.Series[Any]) -> None:
             got=f"{column.name!r}, which has one value for each of {target.name!r}",
             cure="Drop it.",
         )
+
+
+def _as_category(name: str) -> str:
+    """How a column is declared a category, on the command line and in Python."""
+    return f"--type {shlex.quote(f'{name}=category')}, types={{{name!r}: 'category'}}"
 
 
 def codes_of(column: pd.Series[Any], fitted: Column) -> npt.NDArray[np.int64]:
@@ -399,7 +405,8 @@ def numbers_of(column: pd.Series[Any], name: str) -> npt.NDArray[np.float64]:
         raise DataError(
             "data-nonfinite",
             f"Every value of the input {name!r} must be a finite number",
-            got=f"{_shown(column.iloc[row])} in row {row} and {int(bad.sum()) - 1} more",
+            got=f"{_shown(column.iloc[row])} in row {row} (the first is 0)"
+            + (f" and {int(bad.sum()) - 1} more" if bad.sum() > 1 else ""),
             cure="Fill or drop these rows.",
         )
     return numbers

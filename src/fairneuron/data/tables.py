@@ -210,7 +210,7 @@ def _wrong_encoding(path: Path, name: str) -> DataError:
         "data-encoding",
         "A CSV file must be in UTF-8",
         got=f"{path}, which looks like {name}",
-        cure=f"Save it as UTF-8, for example: iconv -f {name.split(maxsplit=1)[0]} -t UTF-8.",
+        cure=f"Save it as UTF-8: iconv -f {name.split(maxsplit=1)[0]} -t UTF-8 old.csv > new.csv",
     )
 
 
