@@ -93,7 +93,7 @@ def _check_logits(model: nn.Module, x: torch.Tensor) -> None:
     """Refuses outputs that end in a sigmoid or softmax: what made them is in their gradient."""
     try:
         with torch.enable_grad():
-            out = logits(model, placed(model, x[:2].clone()).requires_grad_() * 1)
+            out = logits(model, placed(model, x[:2]).clone().requires_grad_().clone())
     except FairNeuronError:  # of a model that runs without gradients alone
         return
     step, name = out.grad_fn, ""

@@ -55,7 +55,7 @@ from fairneuron.report.terminal import (
     to_stderr,
 )
 from fairneuron.settings import make_settings
-from fairneuron.subject import ARRAY_FILES, DataChoice, Subject, require_path
+from fairneuron.subject import ARRAY_FILES, DataChoice, ModelChoice, Subject, require_path
 
 app = typer.Typer(
     no_args_is_help=True,
