@@ -95,15 +95,16 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     Raises:
         OptionError: For folders of others, and files that are not what the manifest says.
     """
-    if not _is_run_folder(folder):
+    try:
+        sums = _manifest(folder)
+    except (OSError, ValueError) as error:
         raise OptionError(
             "option-run",
             "The folder must be a run that fairneuron wrote",
             got=str(folder),
             cure="Give the --out folder of 'fairneuron repair'.",
-        )
+        ) from error
     try:
-        sums = _manifest(folder)
         files = {name: _content(folder / name) for name in sums}
     except (OSError, ValueError) as error:
         raise OptionError(
