@@ -33,14 +33,13 @@ from fairneuron.io import MANIFEST, read_folder, write_folder
 from fairneuron.loading import (
     Parts,
     encode_table,
-    given_model,
     load_parts,
-    named_function,
     read_own_table,
 )
 from fairneuron.models import mlp, predicted_classes, probabilities
 from fairneuron.saved import Saved
 from fairneuron.subject import DataChoice, ModelChoice, Subject
+from fairneuron.usercode import given_model, named_function
 from fairneuron.weights import mlp_weights, module_weights
 from tests.fuzzing import Outcome, command
 

@@ -18,8 +18,9 @@ from fairneuron.data.columns import fit_input
 from fairneuron.data.tables import read_table
 from fairneuron.errors import DataError, FairNeuronWarning, ModelError, OptionError, OutputError
 from fairneuron.io import MANIFEST, require_free, to_json
-from fairneuron.loading import own_inputs, read_own_table
+from fairneuron.loading import read_own_table
 from fairneuron.subject import DataChoice
+from fairneuron.usercode import own_inputs
 from tests.fuzzing import command
 
 CODE = """

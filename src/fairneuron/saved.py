@@ -196,7 +196,7 @@ class Saved:
         return tensor_bytes(own, metadata)
 
     def _model(self, name: str, factory: str | None) -> nn.Module:
-        from fairneuron.loading import given_model
+        from fairneuron.usercode import given_model
 
         return given_model(factory, self.folder / name)
 
@@ -290,7 +290,7 @@ def _encoded(
     encode: str, frame: pd.DataFrame, schema: Schema, names: list[str]
 ) -> np.ndarray[Any, Any]:
     """The inputs that the user's function makes, with the names that they had for the repair."""
-    from fairneuron.loading import own_inputs
+    from fairneuron.usercode import own_inputs
 
     x, found = own_inputs(encode, frame, dict(schema.unused))
     _require_names(list(found), names)
