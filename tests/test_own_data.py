@@ -942,6 +942,10 @@ def test_output_of_predictions(ran: Path) -> None:
     assert command(ran, *predict, "--out", "p.csv", "--overwrite").code == 0
     assert out.read_text(encoding="utf-8") == printed
     refused(command(ran, *predict, "--out", "R"), "output-exists")
+    for name in ("9" * 900, "a/" * 3000 + "b"):  # longer than names and paths can be
+        outcome = command(ran, *predict, "--out", name)
+        assert re.search(r"error\[output-(readonly|failed)\]", outcome.err), outcome
+    assert not (ran / "a").exists()
     refused(command(ran, "predict", "R", "nothing.csv"), "data-file")
     refused(command(ran, "predict", "nowhere", "loans.csv"), "option-run")
     refused(command(ran, "predict", ".", "loans.csv"), "option-run")

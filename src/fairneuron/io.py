@@ -54,8 +54,9 @@ def require_free(folder: Path, *, overwrite: bool = False) -> None:
 
 def _require_writable(target: Path, kind: str) -> None:
     parent = _first_existing(target)
-    longest = max(map(len, map(os.fsencode, target.parts)), default=0)
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK) or longest > _LONGEST:
+    names = [os.fsencode(name) for name in target.parts]
+    good = all(len(name) <= _LONGEST and b"\0" not in name for name in names)
+    if not good or not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(
             "output-readonly",
             f"The output {kind} must be writable",
@@ -131,7 +132,7 @@ def require_free_file(path: Path, *, overwrite: bool = False) -> None:
         OutputError: If it exists (and is no file, or must not be overwritten), or its folder cannot
             be written.
     """
-    file = path.is_file() and not path.is_symlink()
+    file = os.path.isfile(path) and not os.path.islink(path)  # noqa: PTH113, PTH114  # no names fail
     if os.path.lexists(path) and not (overwrite and file):
         raise OutputError(
             "output-exists",
