@@ -1281,12 +1281,13 @@ def test_predictions_of_a_split_and_of_arrays(here: Path) -> None:
         (("--score", "said"), "data-predictions"),
         (("--prediction", "income"), "data-predictions"),
         (("--score", "income"), "data-predictions"),
+        (("--score", "huge"), "data-predictions"),
         ((), "data-no-column"),
     ],
 )
 def test_predictions_that_are_none(words: tuple[str, ...], code: str, ran: Path) -> None:
     """Options that play no part, and columns that are no predictions, are refused."""
-    write(ran, "p.csv", loans().assign(said="yes"))
+    write(ran, "p.csv", loans().assign(said="yes", huge="9" * 400))
     outcome = command(ran, "audit", *TABLE, "--predictions", "p.csv", *words)
     refused(outcome, code)
 

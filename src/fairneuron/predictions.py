@@ -196,7 +196,8 @@ def _labels(column: pd.Series[Any], known: Mapping[str, int]) -> Ints:
 def _numeric(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
     if column.isna().any():
         raise _missing(column)
-    numbers = pd.to_numeric(column, errors="coerce")
+    plain = pd.api.types.is_numeric_dtype(column)  # objects may be integers of 400 digits
+    numbers = pd.to_numeric(column if plain else column.map(str), errors="coerce")
     if numbers.isna().any():
         raise DataError(
             "data-predictions",
