@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fairneuron.data.columns import require_few_groups
-from fairneuron.data.tables import EXACT, UNKNOWN, duplicate_column, require_file
+from fairneuron.data.csvfile import duplicate_column
+from fairneuron.data.tables import EXACT, UNKNOWN, require_file
 from fairneuron.errors import DataError, did_you_mean, require_known
 
 if TYPE_CHECKING:

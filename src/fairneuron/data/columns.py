@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from fairneuron.data.csvfile import LEADING_ZEROS, duplicate_column
 from fairneuron.data.tables import (
     EXACT,
-    LEADING_ZEROS,
     NOT_FINITE,
     NUMBER,
     UNKNOWN,
-    duplicate_column,
 )
 from fairneuron.errors import DataError, Problems, did_you_mean, warn
 
