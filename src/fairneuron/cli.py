@@ -227,12 +227,12 @@ def audit(
         )
     else:
         from fairneuron.audit import audit as run_audit
-        from fairneuron.loading import load_model, load_parts
+        from fairneuron.loading import load_model, load_parts, part_at
 
         with _at_work() as progress:
             parts = load_parts(subject, table)
             model = load_model(subject, parts, progress)
-            data = parts[index] if part != "all" else parts[0].joined(*parts[1:])
+            data = part_at(parts, index)
             result = run_audit(model, data, threshold=subject.threshold, seed=subject.seed)
     if as_json:
         described = data.describe() | {"part": part}
@@ -260,13 +260,13 @@ def paths(
     table = _table_of(subject)
 
     from fairneuron.clustering import summarise_paths
-    from fairneuron.loading import load_model, load_parts
+    from fairneuron.loading import load_model, load_parts, part_at
     from fairneuron.slicing import activation_paths
 
     with _at_work() as progress:
         parts = load_parts(subject, table)
         model = load_model(subject, parts, progress)
-        data = parts[index] if part != "all" else parts[0].joined(*parts[1:])
+        data = part_at(parts, index)
         found = activation_paths(
             model, data.x, gamma=gamma, contribution=contribution, progress=progress
         )

@@ -139,6 +139,11 @@ def load_parts(subject: Subject, table: Table | None = None) -> Parts:
     return parts
 
 
+def part_at(parts: Parts, index: int) -> Dataset:
+    """The training (0), validation (1) or test part (2), or all rows of them (3)."""
+    return parts[index] if index < len(parts) else parts[0].joined(*parts[1:])
+
+
 def load_whole(subject: Subject, table: Table | None = None) -> Dataset:
     """All rows, in their order, with labels and groups; a table's inputs are left out.
 

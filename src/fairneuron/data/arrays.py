@@ -12,19 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fairneuron.data.columns import require_few_groups
+from fairneuron.data.columns import FEW, MOST_GROUPS, require_few_groups
 from fairneuron.data.csvfile import duplicate_column
-from fairneuron.data.tables import EXACT, UNKNOWN, require_file
+from fairneuron.data.tables import EXACT, UNKNOWN, most_unpacked, require_file
 from fairneuron.errors import DataError, did_you_mean, require_known
 
 if TYPE_CHECKING:
     from fairneuron.data.dataset import Dataset
 
 Array = npt.NDArray[Any]
-KEYS = ("x", "y", "sensitive", "sensitive_names", "feature_names", "weight", "split")
-_FREE_BYTES, _MOST_RATIO = 64 << 20, 200
-_FEW = 20  # rows: in fewer, a copy of the label may be chance
-_MOST_GROUPS = 20  # numbers with more values are no groups
 
 
 def read_npz(path: Path) -> dict[str, Array]:
@@ -41,7 +37,7 @@ def read_npz(path: Path) -> dict[str, Array]:
             names = [member.filename.removesuffix(".npy") for member in members]
             if len(set(names)) < len(names):
                 raise duplicate_column(names)
-            most = max(_FREE_BYTES, _MOST_RATIO * path.stat().st_size)
+            most = most_unpacked(path)
             if sum(member.file_size for member in members) > most:
                 raise DataError(
                     "data-bomb",
@@ -181,10 +177,10 @@ def _require_groups(table: Array) -> None:
                 got=f"only {found.tolist()}",
                 cure="Choose another column.",
             )
-        if table.dtype.kind in "iuf" and len(found) > _MOST_GROUPS:
+        if table.dtype.kind in "iuf" and len(found) > MOST_GROUPS:
             raise DataError(
                 "data-sensitive-continuous",
-                f"Column {k} of sensitive must have at most {_MOST_GROUPS} groups",
+                f"Column {k} of sensitive must have at most {MOST_GROUPS} groups",
                 got=f"{len(found)} numbers",
                 cure="Bin it, for example with numpy.digitize.",
             )
@@ -257,7 +253,7 @@ def _labels(y: Array, positive: str | None) -> tuple[Array, str]:
 
 def _require_no_copy(x: Array, y: Array) -> None:
     """Refuses an input that is the label itself."""
-    if x.ndim != 2 or x.dtype.kind not in "biuf" or len(x) != len(y) or len(y) < _FEW:
+    if x.ndim != 2 or x.dtype.kind not in "biuf" or len(x) != len(y) or len(y) < FEW:
         return
     wide = y[:, None]
     opposite = (x == 1 - wide).all(0) if set(np.unique(y).tolist()) == {0, 1} else False

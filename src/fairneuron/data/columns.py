@@ -22,9 +22,9 @@ from fairneuron.data.tables import (
 from fairneuron.errors import DataError, Problems, did_you_mean, warn
 
 TYPES = ("number", "category")
-_MOST_GROUPS = 20  # numbers with more values are no groups
+MOST_GROUPS = 20  # numbers with more values are no groups
 _MOST_INTERSECTIONS = 200
-_FEW = 20  # rows: in fewer, a value per row or a copy of the label may be chance
+FEW = 20  # rows: in fewer, a value per row or a copy of the label may be chance
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,14 @@ def fit_labels(column: pd.Series[Any], positive: object) -> tuple[str, str]:
 def fit_groups(column: pd.Series[Any], kind: str | None = None) -> Column:
     """The groups of a sensitive column."""
     levels = set(as_text(column.dropna()))
-    if len(levels) > _MOST_GROUPS and kind != "category" and _all_numbers(levels):
+    if len(levels) > MOST_GROUPS and kind != "category" and _all_numbers(levels):
         raise DataError(
             "data-sensitive-continuous",
-            f"A sensitive column must have at most {_MOST_GROUPS} groups",
+            f"A sensitive column must have at most {MOST_GROUPS} groups",
             got=f"{len(levels)} numbers in {column.name!r}",
             cure="Bin it, for example with pandas.cut; or declare it a category.",
         )
-    if len(levels) > max(_MOST_GROUPS, len(column) // 2):
+    if len(levels) > max(MOST_GROUPS, len(column) // 2):
         raise DataError(
             "data-sensitive-continuous",
             "A sensitive column must have groups of several people",
@@ -244,7 +244,7 @@ def fit_input(column: pd.Series[Any], kind: str | None, *, quiet: bool = False) 
     if not declared:
         if _reads_as_numbers(column, name, levels, quiet=quiet):
             return fit_input(column, "number", quiet=quiet)
-        if len(levels) > max(_FEW, len(column) / 2):
+        if len(levels) > max(FEW, len(column) / 2):
             if not quiet:
                 warn(
                     "data-identifier",
@@ -348,7 +348,7 @@ def _huge(name: str, value: object) -> DataError:
 
 def require_no_copy(column: pd.Series[Any], target: pd.Series[Any]) -> None:
     """Refuses an input that states the label."""
-    if len(column) < _FEW or column.nunique() != 2 or target.nunique() != 2:
+    if len(column) < FEW or column.nunique() != 2 or target.nunique() != 2:
         return
     pairs = pd.DataFrame({"input": as_text(column), "label": as_text(target)})
     if len(pairs.drop_duplicates()) == 2:

@@ -28,7 +28,7 @@ NOT_FINITE = r"(?i:nan|[+-]?inf(?:inity)?)"
 EXACT = 2**53  # whole numbers beyond it are not exact in float64
 
 _BOMB_BYTES, _BOMB_RATIO = 64 << 20, 200  # unpacked bytes, and how many times the packed ones
-_MOST_CELLS = 1 << 31
+_MOST_VALUES = 1 << 31
 _CHUNK = 1 << 20
 _OTHER_KINDS = {
     b"PK": "a zip archive or an Excel workbook",
@@ -191,7 +191,7 @@ def _require_text(path: Path, start: bytes, content: io.BytesIO | None) -> None:
 
 def _unpacked(path: Path) -> io.BytesIO:
     """A gzip file in memory, unless it unpacks to far more than it should."""
-    most = max(_BOMB_BYTES, _BOMB_RATIO * path.stat().st_size)
+    most = most_unpacked(path)
     content = io.BytesIO()
     try:
         with gzip.open(path) as file:
@@ -205,6 +205,11 @@ def _unpacked(path: Path) -> io.BytesIO:
         ) from error
     content.seek(0)
     return content
+
+
+def most_unpacked(path: Path) -> int:
+    """How many bytes a packed file may unpack to."""
+    return max(_BOMB_BYTES, _BOMB_RATIO * path.stat().st_size)
 
 
 def _bomb(path: Path, size: str) -> DataError:
@@ -248,7 +253,7 @@ def _parquet(path: Path) -> pd.DataFrame:
             g.column(i).total_uncompressed_size for g in groups for i in range(g.num_columns)
         )
         most = max(_BOMB_BYTES, 4 * _BOMB_RATIO * path.stat().st_size)
-        if max(size, meta.num_rows * len(fields)) > min(_MOST_CELLS, most):
+        if max(size, meta.num_rows * len(fields)) > min(_MOST_VALUES, most):
             raise _bomb(path, f"{max(size, meta.num_rows * len(fields))} values or bytes")
         texts = [f.name for f in fields if pyarrow.types.is_string(f.type)]
         texts += [f.name for f in fields if pyarrow.types.is_large_string(f.type)]
