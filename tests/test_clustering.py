@@ -6,7 +6,7 @@ import pytest
 import fairneuron as fn
 from fairneuron.clustering import summarise_paths
 from fairneuron.errors import OptionError
-from fairneuron.slicing import Paths
+from fairneuron.paths import Means, Paths
 from tests.conftest import made_up
 
 
@@ -14,7 +14,9 @@ def with_counts(counts: list[int]) -> Paths:
     """Paths of the given sizes."""
     sizes = np.array(counts)
     empty = np.zeros((len(sizes), 2), dtype=np.int64)
-    return Paths(np.repeat(np.arange(len(sizes)), sizes), sizes, empty, {}, 0.9)
+    path_of = np.repeat(np.arange(len(sizes)), sizes)
+    first = np.cumsum(sizes) - sizes
+    return Paths(path_of, sizes, first, empty, Means({}, len(path_of)), 0.9)
 
 
 def test_figure_3_of_the_paper() -> None:

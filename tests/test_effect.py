@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import fairneuron as fn
-from fairneuron.slicing import keep_prefix
+from fairneuron.kernel import keep_prefix
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,7 @@ def test_census_slices_without_a_python_loop_over_samples(
         return keep_prefix(*args, **options)
 
     monkeypatch.setattr("fairneuron.slicing.keep_prefix", counted)
+    monkeypatch.setenv("FAIRNEURON_KERNEL", "torch")
     paths = fn.activation_paths(net, train.x)
     assert paths.counts.sum() == len(train) == 22793
     assert 0 < len(steps) < len(train) / 10

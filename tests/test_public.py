@@ -32,6 +32,7 @@ DOCUMENTED = {
     "FairNeuronError",
     "FairNeuronWarning",
     "Paper",
+    "Means",
     "Paths",
     "Predictor",
     "Repair",
@@ -44,6 +45,7 @@ DOCUMENTED = {
     "judge",
     "load_dataset",
     "metrics",
+    "mean_activations",
     "path_synapses",
     "rare_paths",
     "read_table",
@@ -189,8 +191,9 @@ def test_public_functions_can_be_pickled() -> None:
 
 
 def modules() -> list[ModuleType]:
-    """Every module of the package."""
-    names = [m.name for m in pkgutil.walk_packages(fn.__path__, "fairneuron.")]
+    """Every module of the package that is written in Python."""
+    found = pkgutil.walk_packages(fn.__path__, "fairneuron.")
+    names = [m.name for m in found if m.name != "fairneuron._kernel"]
     return [importlib.import_module(name) for name in names if "__main__" not in name]
 
 

@@ -11,9 +11,14 @@ from torch import nn
 from torch.nn import functional
 
 import fairneuron as fn
+from fairneuron.batches import Batches
 from fairneuron.errors import ModelError, OptionError
+from fairneuron.graph import Recorder
+from fairneuron.kernel import keep_prefix
 from fairneuron.models import mlp
-from fairneuron.slicing import _Slicer, contributions, keep_prefix
+from fairneuron.paths import Means
+from fairneuron.slicing import Slicer, contributions
+from fairneuron.training import quiet
 from tests.oracles import literal_paths, same_partition
 
 
@@ -65,7 +70,8 @@ def synapse_sets(model: nn.Module, x: torch.Tensor, **options: object) -> list[f
 def test_figure_2_of_the_paper(contribution: str) -> None:
     """x = (3, 1), gamma 0.8: output 2 ← neuron 2 ← neuron 3 ← both inputs."""
     net, x = figure_2(), torch.tensor([[3.0, 1.0]])
-    means = {index: torch.zeros_like(m) for index, m in fn.activation_paths(net, x).means.items()}
+    sums = fn.activation_paths(net, x).means.sums
+    means = Means({index: torch.zeros_like(total) for index, total in sums.items()}, 1)
     (path,) = synapse_sets(net, x, gamma=0.8, contribution=contribution, means=means)
     assert path == {("2", 1, "1", 1), ("1", 1, "0", 2), ("0", 2, "input", 0), ("0", 2, "input", 1)}
 
@@ -151,15 +157,17 @@ def test_contributions_are_complete(seed: int) -> None:
         torch.manual_seed(seed)
         net = Residual()
     x = data(seed)
-    slicer = _Slicer(net, 0.9, "signed")
-    means = slicer.means(x, 16)
+    slicer = Slicer(net, x, 0.9, "signed")
+    batches = Batches(x, 16)
+    means = slicer.activations.means(batches, quiet, remember=False)
+    slicer.relative_to(means)
     values: dict[int, torch.Tensor] = {}
-    slicer._run(x, values.__setitem__)
-    relative = {i: (values[i] - means[i]).float() for i in means}
-    for layer in slicer._ruled():
-        value = values[layer.index]
+    Recorder(slicer.graph, values.__setitem__, slicer.activations._module).run(x.double())
+    relative = {i: (values[i] - means[i]).float() for i in means.sums}
+    for layer in slicer.activations.ruled():
+        value = values[layer.index].detach()
         sample, unit = torch.ones_like(value).nonzero(as_tuple=True)
-        c = contributions(layer, slicer.weights, relative, sample, unit)
+        c = contributions(layer, slicer._weights, relative, sample, unit).detach()
         expected = (value - value.mean(0)).reshape(-1)
         torch.testing.assert_close(c.sum(1), expected, rtol=1e-5, atol=1e-5)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from fairneuron.errors import FairNeuronError as FairNeuronError
     from fairneuron.errors import FairNeuronWarning as FairNeuronWarning
     from fairneuron.models import Predictor as Predictor
+    from fairneuron.paths import Means as Means
+    from fairneuron.paths import Paths as Paths
     from fairneuron.predictions import audit_predictions as audit_predictions
     from fairneuron.recipes import Conflict as Conflict
     from fairneuron.recipes import Paper as Paper
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
     from fairneuron.repair import Repair as Repair
     from fairneuron.repair import repair as repair
     from fairneuron.settings import Schedule as Schedule
-    from fairneuron.slicing import Paths as Paths
     from fairneuron.slicing import activation_paths as activation_paths
+    from fairneuron.slicing import mean_activations as mean_activations
     from fairneuron.slicing import path_synapses as path_synapses
     from fairneuron.training import train_classifier as train_classifier
     from fairneuron.verdict import judge as judge
@@ -44,7 +46,8 @@ _HOME = {
     "FairNeuronError": "errors",
     "FairNeuronWarning": "errors",
     "Paper": "recipes",
-    "Paths": "slicing",
+    "Means": "paths",
+    "Paths": "paths",
     "Predictor": "models",
     "Repair": "repair",
     "Schedule": "settings",
@@ -55,6 +58,7 @@ _HOME = {
     "baselines": "baselines",
     "judge": "verdict",
     "load_dataset": "data.builtin",
+    "mean_activations": "slicing",
     "metrics": "metrics",
     "path_synapses": "slicing",
     "rare_paths": "clustering",

@@ -12,7 +12,7 @@ import numpy as np
 
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.errors import require_range
-from fairneuron.slicing import Paths
+from fairneuron.paths import Paths
 
 
 def rare_paths(paths: Paths, theta: float = 1e-3) -> Mask:

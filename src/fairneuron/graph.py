@@ -245,16 +245,17 @@ class Recorder(fx.Interpreter):
         graph: The traced network.
         see: Called with the position of a layer and its value; what it returns, if not None, takes
             the value's place.
-        double: A float64 copy of the network to run in its place; casts in it are skipped.
+        double: A float64 copy of the network's modules to run in place of its own; casts are
+            skipped.
     """
 
     def __init__(
         self,
         graph: Graph,
         see: Callable[[int, torch.Tensor], torch.Tensor | None],
-        double: fx.GraphModule | None = None,
+        double: nn.Module | None = None,
     ) -> None:
-        super().__init__(double or graph.module)
+        super().__init__(double or graph.module, graph=graph.module.graph)
         self.extra_traceback = False  # our errors say where
         self._index = {name: i for i, name in enumerate(graph.node_of)}
         self._see = see

@@ -24,8 +24,9 @@ from fairneuron.conflict import (
 )
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.models import positive_score
+from fairneuron.paths import Paths
 from fairneuron.settings import ConflictSettings, PaperSettings, change, make_settings
-from fairneuron.slicing import Paths, activation_paths
+from fairneuron.slicing import activation_paths
 from fairneuron.terms import Terms
 from fairneuron.tracing import trace
 from fairneuron.training import PLAIN, Progress, quiet, train

@@ -12,56 +12,37 @@ r[i]`` for the contribution of synapse i → q, and ``v[q] = Σ c`` for the valu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import singledispatch
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from fairneuron.checks import check_model, copied
+from fairneuron.activations import Activations, Values
+from fairneuron.batches import Batches, Samples
 from fairneuron.data.dataset import Ints
-from fairneuron.errors import DataError, ModelError, require_known, require_range
-from fairneuron.forward import evaluation
-from fairneuron.graph import Elementwise, Layer, Linear, Recorder, Sum
-from fairneuron.tracing import trace
+from fairneuron.errors import ModelError, OptionError, require_known, require_range
+from fairneuron.graph import Elementwise, Layer, Linear, Sum
+from fairneuron.kernel import Wiring, compiled, keep_prefix
+from fairneuron.paths import Means, Paths, count_paths
 from fairneuron.training import Progress, quiet
 
-Means = Mapping[int, torch.Tensor]
-Kept = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Kept synapses of a layer, ``(k,)`` each: sample in the batch, unit, and which of the unit's
-synapses."""
+Active = dict[int, torch.Tensor]
+"""Layer, by its position, to which of its neurons are active, ``(batch, units)`` bool."""
 
 _CHUNK = 1 << 18  # contributions held at once: 2 MiB of float64 stay in the cache
+_CHUNK_ON_DEVICE = 1 << 24  # of an accelerator, which wants work in large pieces
 
 
-@dataclass(frozen=True, eq=False)
-class Paths:
-    """The activation path of each sample.
+class Kept(NamedTuple):
+    """Kept synapses of a layer: sample, unit, and which of the unit's synapses, ``(k,)`` each."""
 
-    ``path_synapses`` lists what a path consists of.
-
-    Attributes:
-        path_of: ``(n,)`` id of each sample's path; 0 is the most frequent path.
-        counts: ``(paths,)`` samples per path, descending.
-        signatures: ``(paths, 2)`` int64: 128 bits that stand for the set of synapses.
-        means: Mean activation of each layer, to slice other data relative to this.
-        gamma: The share of each neuron's value that its kept synapses exceed.
-    """
-
-    path_of: Ints
-    counts: Ints
-    signatures: Ints
-    means: Means = field(repr=False)
-    gamma: float
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    def __repr__(self) -> str:
-        return f"Paths({len(self.path_of)} samples, {len(self)} paths, gamma={self.gamma})"
+    sample: torch.Tensor
+    unit: torch.Tensor
+    synapse: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -85,53 +66,68 @@ class Synapses:
 
 def activation_paths(
     model: nn.Module,
-    x: torch.Tensor,
+    x: Samples,
     *,
     gamma: float = 0.9,
     contribution: str = "signed",
     means: Means | None = None,
-    batch_size: int = 1024,
+    batch_size: int | None = None,
     progress: Progress = quiet,
 ) -> Paths:
     """Finds the activation path of every sample.
 
     Two samples share a path if the same synapses explain their predictions. The result depends
-    neither on the order of the samples nor on the batch size.
+    neither on the order of the samples, nor on the batch size, threads or device. Memory grows with
+    the batch, and by 32 bytes a sample for the result.
 
     Args:
         model: A traceable network of linear layers, elementwise activations, dropout, batch norm
             and additions.
-        x: ``(n, features)``, as the network reads it.
+        x: ``(n, features)``, as the network reads it; or a DataLoader that does not shuffle, or
+            another iterable of batches of it, alone or first in a tuple. It is iterated twice
+            unless ``means`` are given.
         gamma: In (0, 1]: the share of a neuron's value that its kept synapses exceed. A larger one
             keeps more.
         contribution: "signed": oriented by the sign of the neuron's value, as Algorithm 1 sorts
             them; "absolute": compared by absolute values, as in the paper's Figure 2.
         means: Mean activations to subtract, as in ``Paths.means``; those of ``x`` unless given.
-        batch_size: Samples in memory at once.
-        progress: Told after each batch.
+        batch_size: Samples in memory at once, at most; unless given, as many as have a few MiB of
+            activations.
+        progress: Told after each batch; of how many samples, if that is known, else 0.
 
     Returns:
         Path ids and counts.
 
     Raises:
         OptionError: For gamma outside (0, 1].
+        DataError: For samples that cannot be read twice, or not in a fixed order.
         ModelError: For a network that cannot be traced, or non-finite activations, naming the
             layer.
     """
-    _require_samples(model, x)
-    slicer = _Slicer(model, gamma, contribution)
-    means = slicer.means(x, batch_size) if means is None else means
-    keys = slicer.keys(means)
-    parts = []
-    for start in range(0, len(x), batch_size):
-        batch = x[start : start + batch_size]
-        signature = torch.zeros(len(batch), 2, dtype=torch.int64, device=slicer.device)
-        for layer, (sample, unit, synapse) in slicer.kept(batch, means):
-            signature.index_add_(0, sample, keys[layer.index][unit, synapse])
-        parts.append(signature.cpu())
-        progress("slicing", min(start + batch_size, len(x)), len(x))
-    signatures, path_of, counts = _count(torch.cat(parts).numpy())
-    return Paths(path_of, counts, signatures, means, gamma)
+    batches = Batches(x, batch_size, once=means is not None)
+    slicer = Slicer(model, batches.peek(), gamma, contribution)
+    means = slicer.activations.means(batches, progress) if means is None else means
+    slicer.relative_to(means)
+    parts, done = [], 0
+    for values in slicer.activations.of(batches):
+        parts.append(slicer.signatures(values)[0].cpu().numpy())
+        done += len(parts[-1])
+        progress("slicing", done, batches.total)
+    return count_paths(np.concatenate(parts), means, gamma, contribution)
+
+
+def mean_activations(
+    model: nn.Module, x: Samples, *, batch_size: int | None = None, progress: Progress = quiet
+) -> Means:
+    """Finds the mean activation of every neuron that synapses come from.
+
+    Those of parts add up (``+``) to those of the whole; given to ``activation_paths`` they make the
+    paths of parts comparable, and ``Paths.merge`` joins them.
+
+    The arguments are those of ``activation_paths``; ``x`` is read once.
+    """
+    batches = Batches(x, batch_size, once=True)
+    return Activations(model, batches.peek()).means(batches, progress, remember=False)
 
 
 def path_synapses(
@@ -144,32 +140,30 @@ def path_synapses(
 ) -> list[Synapses]:
     """Lists the synapses of the paths of a few samples, from the output layer to the input.
 
+    The synapses of path p of ``paths`` are those of its first sample: ``path_synapses(model,
+    x[paths.first[[p]]], gamma=paths.gamma, means=paths.means)``.
+
     The arguments are those of ``activation_paths``; give the ``means`` of the data that the paths
     were found on.
     """
-    _require_samples(model, x)
-    slicer = _Slicer(model, gamma, contribution)
-    means = slicer.means(x, len(x)) if means is None else means
-    found = []
-    for layer, (sample, unit, synapse) in slicer.kept(x, means):
-        source, predecessor = predecessors(layer, unit, synapse)
-        names = [slicer.graph.layers[s].name for s in layer.sources]
-        found.append(
-            Synapses(
-                layer=layer.name,
-                sample=sample.cpu().numpy(),
-                unit=unit.cpu().numpy(),
-                source=tuple(names[i] for i in source.tolist()),
-                predecessor=predecessor.cpu().numpy(),
+    batches = Batches(x, max(len(x), 1))
+    slicer = Slicer(model, batches.peek(), gamma, contribution)
+    slicer.relative_to(slicer.activations.means(batches, quiet) if means is None else means)
+    found: list[Synapses] = []
+    for values in slicer.activations.of(batches):
+        for layer, kept in slicer.synapses(values):
+            source, predecessor = predecessors(layer, kept.unit, kept.synapse)
+            names = [slicer.graph.layers[s].name for s in layer.sources]
+            found.append(
+                Synapses(
+                    layer=layer.name,
+                    sample=kept.sample.cpu().numpy(),
+                    unit=kept.unit.cpu().numpy(),
+                    source=tuple(names[i] for i in source.tolist()),
+                    predecessor=predecessor.cpu().numpy(),
+                )
             )
-        )
     return found
-
-
-def _require_samples(model: nn.Module, x: torch.Tensor) -> None:
-    if len(x) == 0:
-        raise DataError("data-empty", "Slicing needs samples", got="none", cure="Check the data.")
-    check_model(model, x)
 
 
 # The rule of each layer type: what its synapses contribute, and where they come from
@@ -177,7 +171,7 @@ def _require_samples(model: nn.Module, x: torch.Tensor) -> None:
 
 @singledispatch
 def contributions(
-    layer: Layer, _weights: Means, _relative: Means, _sample: torch.Tensor, _unit: torch.Tensor
+    layer: Layer, _weights: Values, _relative: Values, _sample: torch.Tensor, _unit: torch.Tensor
 ) -> torch.Tensor:
     """Contribution of each synapse of the given neurons, ``(neurons, fan_in)`` float64.
 
@@ -193,14 +187,14 @@ def contributions(
 
 @contributions.register
 def _(
-    layer: Linear, weights: Means, relative: Means, sample: torch.Tensor, unit: torch.Tensor
+    layer: Linear, weights: Values, relative: Values, sample: torch.Tensor, unit: torch.Tensor
 ) -> torch.Tensor:
     return weights[layer.index][unit] * relative[layer.sources[0]][sample]  # (neurons, fan_in)
 
 
 @contributions.register
 def _(
-    layer: Sum, _: Means, relative: Means, sample: torch.Tensor, unit: torch.Tensor
+    layer: Sum, _: Values, relative: Values, sample: torch.Tensor, unit: torch.Tensor
 ) -> torch.Tensor:
     operands = [
         sign * relative[s][sample, unit].double()
@@ -222,151 +216,137 @@ def _(_layer: Sum, unit: torch.Tensor, synapse: torch.Tensor) -> tuple[torch.Ten
     return synapse, unit
 
 
-def keep_prefix(c: torch.Tensor, gamma: float, *, absolute: bool = False) -> torch.Tensor:
-    """Marks the shortest prefix of the sorted contributions whose sum exceeds ``gamma * |v|``.
-
-    Contributions are oriented by the sign of the neuron's value v (0 counts as positive) and sorted
-    descending, the lower index first among equals. At least one synapse is kept, and beyond it none
-    whose oriented contribution is not positive.
+class Slicer:
+    """A network made ready for slicing.
 
     Args:
-        c: ``(neurons, fan_in)`` float64 contributions.
+        model: The network.
+        example: ``(n, features)`` a few samples that it can read.
         gamma: In (0, 1].
-        absolute: Compares absolute values instead.
+        contribution: "signed" or "absolute".
 
-    Returns:
-        ``(neurons, fan_in)`` bool.
+    Attributes:
+        activations: What records its values.
+        graph: The traced network.
     """
-    value = _sum(c)[:, None]
-    oriented = c.abs() if absolute else torch.where(value < 0, -c, c)
-    ordered, order = oriented.sort(dim=1, descending=True, stable=True)
-    sums = torch.cumsum(ordered, dim=1)
-    ahead = torch.cat(
-        [torch.zeros_like(sums[:, :1]), sums[:, :-1]], dim=1
-    )  # of the synapses before
-    kept = (ahead <= gamma * value.abs()) & (ordered > 0)
-    kept[:, 0] = True
-    return torch.zeros_like(kept).scatter(1, order, kept)
 
-
-def _sum(c: torch.Tensor) -> torch.Tensor:
-    """Row sums in the order of the columns, so that neither batch nor threads change them."""
-    return torch.cumsum(c, dim=1)[:, -1]
-
-
-class _Slicer:
-    """A network made ready for slicing: traced, and copied to float64."""
-
-    def __init__(self, model: nn.Module, gamma: float, contribution: str) -> None:
+    def __init__(
+        self, model: nn.Module, example: torch.Tensor, gamma: float, contribution: str
+    ) -> None:
         require_range("gamma", gamma, 0, 1, open_low=True)
         require_known("option-contribution", "contribution", contribution, ("signed", "absolute"))
         self.gamma, self.absolute = gamma, contribution == "absolute"
-        self.graph = trace(model)
-        self.module = copied(self.graph.module).double().eval()
-        self.weights = {
-            layer.index: self.graph.weight(layer).detach().double() for layer in self.graph.linear
-        }
-        self.device = next(iter(self.weights.values())).device
-        self.read = {s for layer in self._ruled() for s in layer.sources}  # values needed
+        self.activations = Activations(model, example)
+        self.graph = self.activations.graph
+        self._means: Values = {}
+        self._weights: Values = {}
+        self._wirings: dict[int, Wiring] = {}
+        self._compiled = compiled() and self.activations.device.type == "cpu"
 
-    def means(self, x: torch.Tensor, batch_size: int) -> dict[int, torch.Tensor]:
-        """Mean of each layer over ``x``, float64."""
-        total: dict[int, torch.Tensor] = {}
+    def relative_to(self, means: Means) -> None:
+        """Sets the means that activations are relative to."""
+        device = self.activations.device
+        self._means = {index: means[index].to(device) for index in means.sums}
+        if self._means.keys() != self.activations.read:
+            raise OptionError(
+                "option-means", "Means must be those of this network", got="other layers",
+                cure="Take Paths.means or mean_activations of it.",
+            )  # fmt: skip
+        for layer in self.activations.ruled():
+            units, fan_in, weight = len(self._means[layer.sources[0]]), len(layer.sources), None
+            if isinstance(layer, Linear):
+                weight = self.graph.weight(layer).detach()
+                weight = weight if weight.dtype == torch.float64 else weight.float()
+                units, fan_in = weight.shape
+                self._weights[layer.index] = weight.double()
+            self._wirings[layer.index] = Wiring(weight, units, fan_in, layer.index, device)
 
-        def add(index: int, value: torch.Tensor) -> None:
-            if index in self.read:
-                total[index] = total.get(index, 0) + value.sum(0)
+    def signatures(self, values: Values) -> tuple[torch.Tensor, Active]:
+        """Signature of each sample's path ``(batch, 2)`` int64, and the neurons on it."""
+        signature = torch.zeros(len(values[self.graph.output]), 2, dtype=torch.int64)
+        signature = signature.to(self.activations.device)
 
-        for batch in x.split(batch_size):
-            self._run(batch, add)
-        return {index: value / len(x) for index, value in total.items()}
+        def visit(layer: Layer, active: Active) -> None:
+            wiring = self._wirings[layer.index]
+            if isinstance(layer, Linear) and self._compiled:
+                source = layer.sources[0]
+                finite = wiring.fold(
+                    values[source], self._means[source], active[layer.index],
+                    _neurons(active, source, values), signature,
+                    gamma=self.gamma, absolute=self.absolute,
+                )  # fmt: skip
+                _require_finite(layer, finite)
+                return
+            for kept in self._kept(layer, values, active):
+                signature.index_add_(0, kept.sample, wiring.keys(kept.unit, kept.synapse))
 
-    def kept(self, batch: torch.Tensor, means: Means) -> Iterator[tuple[Layer, Kept]]:
-        """Walks from the output to the input and yields the kept synapses of each layer."""
-        relative: dict[int, torch.Tensor] = {}
-        active: dict[int, torch.Tensor] = {}  # which neurons, (batch, units) bool
+        return signature, self._walk(values, visit)
 
-        def record(index: int, value: torch.Tensor) -> None:
-            if index in self.read:
-                relative[index] = (value - means[index]).float()
-            if index == self.graph.output:
-                active[index] = torch.nn.functional.one_hot(value.argmax(1), value.shape[1]).bool()
+    def synapses(self, values: Values) -> list[tuple[Layer, Kept]]:
+        """The kept synapses of each layer, from the output to the input."""
+        found: list[tuple[Layer, Kept]] = []
 
-        self._run(batch, record)
+        def visit(layer: Layer, active: Active) -> None:
+            parts = zip(*self._kept(layer, values, active), strict=True)
+            found.append((layer, Kept(*(torch.cat(column) for column in parts))))
+
+        self._walk(values, visit)
+        return found
+
+    def _walk(self, values: Values, visit: Callable[[Layer, Active], None]) -> Active:
+        """From the output neuron to the input: visits layers whose active neurons have synapses.
+
+        A visit makes the sources of the kept synapses active.
+        """
+        out = values[self.graph.output]
+        active = {self.graph.output: nn.functional.one_hot(out.argmax(1), out.shape[1]).bool()}
         for layer in reversed(self.graph.layers):
             if layer.index not in active or not layer.sources:
                 continue
             if isinstance(layer, Elementwise):  # the same neurons
                 source = layer.sources[0]
-                active[source] = (
-                    active.get(source, torch.zeros_like(active[layer.index])) | active[layer.index]
-                )
-                continue
-            sample, unit = active[layer.index].nonzero(as_tuple=True)
-            kept = self._keep(layer, relative, sample, unit)
-            for position, source in enumerate(layer.sources):
-                if source not in active:
-                    active[source] = torch.zeros_like(relative[source], dtype=torch.bool)
-                origin, neuron = predecessors(layer, kept[1], kept[2])
-                here = origin == position
-                active[source][kept[0][here], neuron[here]] = True
-            yield layer, kept
+                known = active.get(source)
+                same = active[layer.index]
+                active[source] = same if known is None else known | same
+            else:
+                visit(layer, active)
+        return active
 
-    def keys(self, means: Means) -> dict[int, torch.Tensor]:
-        """Two random int64 per synapse, ``(units, fan_in, 2)`` by layer; the same in every run."""
-        keys = {}
-        for layer in self._ruled():
-            table = self.weights if isinstance(layer, Linear) else means
-            units = len(table[layer.index if isinstance(layer, Linear) else layer.sources[0]])
-            rng = np.random.default_rng([0xFA1, layer.index])
-            low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-            words = rng.integers(low, high, (units, self._fan_in(layer), 2))
-            keys[layer.index] = torch.from_numpy(words).to(self.device)
-        return keys
-
-    def _keep(
-        self, layer: Layer, relative: Means, sample: torch.Tensor, unit: torch.Tensor
-    ) -> Kept:
+    def _kept(self, layer: Layer, values: Values, active: Active) -> Iterator[Kept]:
         """Kept synapses of the active neurons, a bounded number of contributions at a time."""
-        parts = []
-        rows_at_once = max(1, _CHUNK // self._fan_in(layer))
-        for rows in torch.arange(len(sample), device=self.device).split(rows_at_once):
-            c = contributions(layer, self.weights, relative, sample[rows], unit[rows])
+        relative = {s: (values[s] - self._means[s]).float() for s in layer.sources}
+        for source in layer.sources:
+            _neurons(active, source, values)
+        sample, unit = active[layer.index].nonzero(as_tuple=True)
+        chunk = _CHUNK if self.activations.device.type == "cpu" else _CHUNK_ON_DEVICE
+        for rows in torch.arange(len(sample), device=sample.device).split(
+            max(1, chunk // self._wirings[layer.index].fan_in)
+        ):
+            c = contributions(layer, self._weights, relative, sample[rows], unit[rows])
+            _require_finite(layer, bool(torch.isfinite(c.sum())) or bool(torch.isfinite(c).all()))
             neuron, synapse = keep_prefix(c, self.gamma, absolute=self.absolute).nonzero(
                 as_tuple=True
             )
-            parts.append((sample[rows][neuron], unit[rows][neuron], synapse))
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
+            kept = Kept(sample[rows][neuron], unit[rows][neuron], synapse)
+            origin, predecessor = predecessors(layer, kept.unit, kept.synapse)
+            for position, source in enumerate(layer.sources):
+                here = origin == position
+                active[source][kept.sample[here], predecessor[here]] = True
+            yield kept
 
-    def _ruled(self) -> list[Layer]:
-        return [layer for layer in self.graph.layers if isinstance(layer, (Linear, Sum))]
 
-    def _fan_in(self, layer: Layer) -> int:
-        return (
-            self.weights[layer.index].shape[1] if isinstance(layer, Linear) else len(layer.sources)
+def _neurons(active: Active, layer: int, values: Values) -> torch.Tensor:
+    """Which neurons of a layer are active, none yet unless another reader made some."""
+    if layer not in active:
+        active[layer] = torch.zeros_like(values[layer], dtype=torch.bool)
+    return active[layer]
+
+
+def _require_finite(layer: Layer, finite: bool) -> None:
+    if not finite:
+        raise ModelError(
+            "model-nonfinite",
+            "Contributions of synapses must be finite",
+            got=f"NaN or infinity at layer {layer.name!r}",
+            cure="Check the weights there and the scaling of the inputs.",
         )
-
-    def _run(self, batch: torch.Tensor, see: Callable[[int, torch.Tensor], None]) -> None:
-        def check(index: int, value: torch.Tensor) -> None:
-            if not torch.isfinite(value).all():
-                raise ModelError(
-                    "model-nonfinite",
-                    "Activations must be finite",
-                    got=f"NaN or infinity at layer {self.graph.layers[index].name!r}",
-                    cure="Check the weights there and the scaling of the inputs.",
-                )
-            see(index, value)
-
-        with evaluation(self.module):
-            Recorder(self.graph, check, self.module).run(batch.to(self.device).double())
-
-
-def _count(signatures: npt.NDArray[np.int64]) -> tuple[Ints, Ints, Ints]:
-    """Distinct signatures ``(paths, 2)``, the most frequent first; ids ``(n,)``; counts."""
-    distinct, path_of, counts = np.unique(
-        signatures, axis=0, return_inverse=True, return_counts=True
-    )
-    order = np.argsort(-counts, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return distinct[order], rank[path_of.reshape(-1)], counts[order]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and of how many."""
 
 PLAIN = Terms()
+GATHERED = 64  # batches; row by row from all over the data is slow, a copy of all of it is large
 
 
 def quiet(_what: str, _done: int, _of: int) -> None:
@@ -101,9 +104,10 @@ def train(
             for part, active in halves:
                 _set_modes(network, bool(active))
                 order = part[torch.randperm(len(part))].to(total.device)
-                for batch in order.split(schedule.batch_size):
-                    loss = objective(batch)
-                    optimiser.zero_grad()
+                for batch in objective.batches(order, schedule.batch_size):
+                    loss = objective(*batch)
+                    for parameter in masks:
+                        parameter.grad = None
                     loss.backward()
                     for parameter, mask in masks.items():
                         if mask is not None and parameter.grad is not None:
@@ -308,18 +312,29 @@ class _Objective:
         self, network: nn.Module, data: Dataset, task: TaskLoss, penalty: Penalty | None
     ) -> None:
         self.network, self.task, self.penalty = network, task, penalty
-        self.x = placed(network, data.x)
-        self.y, self.group = (torch.from_numpy(c).to(self.x.device) for c in (data.y, data.group))
-        self.weight = _column(network, data.relative_weight)
-        self.gap_weight = _column(network, data.gap_weight)
+        x = placed(network, data.x)
+        self.y, group = (torch.from_numpy(c).to(x.device) for c in (data.y, data.group))
+        weights = [_column(network, c) for c in (data.relative_weight, data.gap_weight)]
+        self.columns = (x, self.y, group, *weights)
 
-    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        out, y = logits(self.network, self.x[batch]), self.y[batch]
-        loss = self.task(out, y, None if self.weight is None else self.weight[batch])
-        if self.penalty is None:
-            return loss
-        weight = None if self.gap_weight is None else self.gap_weight[batch]
-        return loss + self.penalty(out, y, self.group[batch], weight)
+    def batches(self, order: torch.Tensor, size: int) -> Iterator[tuple[Any, ...]]:
+        """The columns of the rows, batch by batch; rows are gathered for many batches at once."""
+        size = min(size, len(order))
+        for rows in order.split(GATHERED * size):
+            parts = (repeat(c) if c is None else c[rows].split(size) for c in self.columns)
+            yield from zip(*parts, strict=False)
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        group: torch.Tensor,
+        weight: torch.Tensor | None,
+        gap_weight: torch.Tensor | None,
+    ) -> torch.Tensor:
+        out = logits(self.network, x)
+        loss = self.task(out, y, weight)
+        return loss if self.penalty is None else loss + self.penalty(out, y, group, gap_weight)
 
 
 class _Watch:

@@ -1,0 +1,147 @@
+/* The inner loop of slicing, compiled: see fairneuron/kernel.py, which has the same in torch.
+ *
+ * For each active neuron of a linear layer: its contributions, the shortest prefix of them (sorted) whose sum exceeds
+ * gamma |v|, and the keys of the kept synapses. Nothing is sorted: the largest contribution may be enough; else a
+ * threshold is searched that parts the kept from the others. Every sum is exact (see `grid`), so its order, and with it
+ * the width of the machine's vectors, does not matter.
+ *
+ * Needs the vector types of GCC and Clang; no C++ library. Arrays are padded with zeros to whole vectors.
+ */
+#define Py_LIMITED_API 0x030b0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define INLINE_MEMBER __attribute__((always_inline))
+enum { PIVOTS = 3, NEAR = 3, PADDING = 8 };
+static const double SMALLEST = 4.9406564584124654e-324;
+
+struct Layer {
+    const void *weight;           /* (units, padded) */
+    const double *value;          /* (samples, inputs): activations of the source */
+    const double *mean;           /* (inputs) */
+    const uint8_t *active;        /* (samples, units) */
+    uint8_t *source;              /* (samples, inputs): set where a kept synapse comes from */
+    const uint64_t *unit_keys;    /* (units, 2) */
+    const uint64_t *synapse_keys; /* (2, padded) */
+    uint64_t *signature;          /* (samples, 2) */
+    Py_ssize_t units, inputs, padded;
+    double gamma;
+    int absolute;
+};
+
+/* A function per instruction set; the widest that the machine has is called. */
+#define ISA baseline
+#define LANES 2
+#include "_rows.h"
+#undef ISA
+#undef LANES
+#if defined(__x86_64__) && !defined(__clang__)
+#define WIDER 1
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v3")
+#define ISA avx2
+#define LANES 4
+#include "_rows.h"
+#undef ISA
+#undef LANES
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
+#define ISA avx512
+#define LANES 8
+#include "_rows.h"
+#undef ISA
+#undef LANES
+#pragma GCC pop_options
+#endif
+
+typedef bool (*Fold)(const Layer &, Py_ssize_t, Py_ssize_t, double *);
+
+static Fold best(bool single) {
+#ifdef WIDER
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("x86-64-v4")) return single ? avx512::fold_float : avx512::fold_double;
+    if (__builtin_cpu_supports("x86-64-v3")) return single ? avx2::fold_float : avx2::fold_double;
+#endif
+    return single ? baseline::fold_float : baseline::fold_double;
+}
+
+static int view(PyObject *object, Py_buffer *buffer, int writable, Py_ssize_t rows, Py_ssize_t columns,
+                Py_ssize_t itemsize, const char *what) {
+    if (PyObject_GetBuffer(object, buffer, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO)) return -1;
+    if (buffer->len != rows * columns * itemsize || buffer->itemsize != itemsize) {
+        PyErr_Format(PyExc_ValueError, "%s must be %zd x %zd numbers of %zd bytes", what, rows, columns, itemsize);
+        PyBuffer_Release(buffer);
+        return -1;
+    }
+    return 0;
+}
+
+enum { WEIGHTS, VALUE, MEAN, ACTIVE, SOURCE, UNIT_KEYS, SYNAPSE_KEYS, SIGNATURE, BUFFERS };
+
+PyDoc_STRVAR(fold_doc,
+             "fold(weight, value, mean, active, source, unit_keys, synapse_keys, signature, sizes, bits, gamma, absolute, "
+             "first, last)\n\nWhether all contributions of the samples [first, last) were finite; sizes: samples, units, "
+             "inputs, padded.");
+
+static PyObject *fold(PyObject *self, PyObject *args) {
+    static const char *const names[BUFFERS] = {"weight", "value", "mean", "active",
+                                               "source", "unit_keys", "synapse_keys", "signature"};
+    PyObject *objects[BUFFERS];
+    Py_buffer buffers[BUFFERS];
+    Layer layer;
+    Py_ssize_t samples, units, inputs, padded, first, last;
+    int bits, open = 0;
+    bool finite = false;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOOOOOOO(nnnn)idpnn", &objects[0], &objects[1], &objects[2], &objects[3], &objects[4],
+                          &objects[5], &objects[6], &objects[7], &samples, &units, &inputs, &padded, &bits,
+                          &layer.gamma, &layer.absolute, &first, &last))
+        return NULL;
+    if ((bits != 32 && bits != 64) || inputs < 1 || padded < inputs || padded % PADDING || units < 0 || first < 0 ||
+        last < first || samples < last) {
+        PyErr_SetString(PyExc_ValueError, "sizes that do not fit");
+        return NULL;
+    }
+    const Py_ssize_t shape[BUFFERS][3] = {
+        {units, padded, bits / 8}, {samples, inputs, 8}, {1, inputs, 8}, {samples, units, 1},
+        {samples, inputs, 1},      {units, 2, 8},        {2, padded, 8}, {samples, 2, 8},
+    };
+    for (; open < BUFFERS; open++)
+        if (view(objects[open], &buffers[open], open == SOURCE || open == SIGNATURE, shape[open][0], shape[open][1],
+                 shape[open][2], names[open]))
+            break;
+    char *scratch = open == BUFFERS ? static_cast<char *>(malloc(4 * padded * sizeof(double) + 64)) : NULL;
+    if (scratch) {
+        layer.weight = buffers[WEIGHTS].buf;
+        layer.value = static_cast<const double *>(buffers[VALUE].buf);
+        layer.mean = static_cast<const double *>(buffers[MEAN].buf);
+        layer.active = static_cast<const uint8_t *>(buffers[ACTIVE].buf);
+        layer.source = static_cast<uint8_t *>(buffers[SOURCE].buf);
+        layer.unit_keys = static_cast<const uint64_t *>(buffers[UNIT_KEYS].buf);
+        layer.synapse_keys = static_cast<const uint64_t *>(buffers[SYNAPSE_KEYS].buf);
+        layer.signature = static_cast<uint64_t *>(buffers[SIGNATURE].buf);
+        layer.units = units, layer.inputs = inputs, layer.padded = padded;
+        double *aligned = reinterpret_cast<double *>((reinterpret_cast<uintptr_t>(scratch) + 63) & ~uintptr_t(63));
+        Py_BEGIN_ALLOW_THREADS
+        finite = best(bits == 32)(layer, first, last, aligned);
+        Py_END_ALLOW_THREADS
+    } else if (open == BUFFERS)
+        PyErr_NoMemory();
+    free(scratch);
+    while (open--) PyBuffer_Release(&buffers[open]);
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(finite);
+}
+
+static PyMethodDef methods[] = {{"fold", fold, METH_VARARGS, fold_doc}, {NULL, NULL, 0, NULL}};
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_kernel", "The inner loop of slicing, compiled.", 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__kernel(void) { return PyModuleDef_Init(&definition); }

@@ -1,0 +1,121 @@
+"""Activations in float64, as slicing reads them, and their means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from fairneuron.batches import Batches
+from fairneuron.checks import check_model, copied
+from fairneuron.errors import ModelError
+from fairneuron.forward import evaluation
+from fairneuron.graph import Elementwise, Layer, Linear, Recorder, Sum
+from fairneuron.paths import Means
+from fairneuron.tracing import trace
+from fairneuron.training import Progress
+
+Values = dict[int, torch.Tensor]
+"""Layer, by its position, to its values ``(batch, units)`` float64."""
+
+_BATCH = 1 << 22  # bytes of activations in a batch: they stay in the cache
+_REMEMBERED = 1 << 28  # bytes of activations that the second pass need not compute again
+
+
+class Activations:
+    """A network that shows the values that slicing needs; it runs a float64 copy.
+
+    Args:
+        model: The network.
+        example: ``(n, features)`` a few samples that it can read.
+
+    Attributes:
+        graph: The traced network.
+        read: Positions of the layers that synapses come from.
+        device: Where it runs.
+    """
+
+    def __init__(self, model: nn.Module, example: torch.Tensor) -> None:
+        check_model(model, example)
+        self.graph = trace(model)
+        self._module = copied(_modules_of(self.graph.module)).double().eval()
+        self.read = {s for layer in self.ruled() for s in layer.sources}
+        self.device = self.graph.weight(self.graph.linear[0]).device
+        self._cloned = False  # values that a later step of the network overwrites
+        self._remembered: list[Values] = []
+
+    @property
+    def batch_size(self) -> int:
+        """Samples whose activations take a few MiB."""
+        widths = [self.graph.weight(layer).shape for layer in self.graph.linear]
+        return min(max(_BATCH // (8 * sum(sum(shape) for shape in widths)), 64), 4096)
+
+    def ruled(self) -> list[Layer]:
+        """The layers whose neurons have synapses."""
+        return [layer for layer in self.graph.layers if isinstance(layer, (Linear, Sum))]
+
+    def means(self, batches: Batches, progress: Progress, *, remember: bool = True) -> Means:
+        """Mean activations; what fits into a fixed amount of memory is kept for ``of``."""
+        sums: Values = {}
+        samples, room = 0, _REMEMBERED if remember else 0
+        for values in self.of(batches):
+            for index in self.read:
+                total = values[index].sum(0)
+                sums[index] = sums[index] + total if samples else total
+            samples += len(next(iter(values.values())))
+            room -= sum(8 * value.numel() for value in values.values())
+            if room >= 0:
+                self._remembered.append(values)
+            progress("mean activations", samples, batches.total)
+        return Means({index: total.cpu() for index, total in sums.items()}, samples)
+
+    def of(self, batches: Batches) -> Iterator[Values]:
+        """Values of the layers that are read, and of the output, batch by batch.
+
+        Raises:
+            ModelError: For a network that cannot read the samples, or non-finite activations,
+                naming the layer.
+        """
+        remembered, self._remembered = self._remembered[::-1], []
+        batches.size = batches.size or self.batch_size
+        for batch in batches:
+            yield remembered.pop() if remembered else self._record(batch)
+
+    def _record(self, batch: torch.Tensor) -> Values:
+        values: Values = {}
+        versions: dict[int, int] = {}
+
+        def see(index: int, value: torch.Tensor) -> None:
+            layer = self.graph.layers[index]
+            wanted = index in self.read or index == self.graph.output
+            if wanted or not isinstance(layer, Elementwise):
+                _require_finite(layer, value)
+            if wanted:
+                values[index] = value.clone() if self._cloned else value
+                versions[index] = values[index]._version
+
+        with evaluation(self._module):
+            Recorder(self.graph, see, self._module).run(batch.to(self.device).double())
+        if any(values[index]._version != version for index, version in versions.items()):
+            self._cloned = True
+            return self._record(batch)
+        return values
+
+
+def _modules_of(module: nn.Module) -> nn.Module:
+    """What a traced network consists of, without its generated code, which is slow to copy."""
+    plain = nn.Module()
+    for kind in ("_modules", "_parameters", "_buffers"):
+        getattr(plain, kind).update(getattr(module, kind))
+    return plain
+
+
+def _require_finite(layer: Layer, value: torch.Tensor) -> None:
+    if not torch.isfinite(value.sum()) and not torch.isfinite(value).all():
+        raise ModelError(
+            "model-nonfinite",
+            "Activations must be finite",
+            got=f"NaN or infinity at layer {layer.name!r}",
+            cure="Check the weights there and the scaling of the inputs.",
+        )
