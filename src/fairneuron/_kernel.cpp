@@ -17,7 +17,6 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
-#define INLINE_MEMBER __attribute__((always_inline))
 enum { PIVOTS = 3, NEAR = 3, PADDING = 8 };
 static const double SMALLEST = 4.9406564584124654e-324;
 
@@ -61,15 +60,22 @@ struct Layer {
 #pragma GCC pop_options
 #endif
 
-typedef bool (*Fold)(const Layer &, Py_ssize_t, Py_ssize_t, double *);
+struct Variant {
+    const char *name;
+    bool (*fold_float)(const Layer &, Py_ssize_t, Py_ssize_t, double *);
+    bool (*fold_double)(const Layer &, Py_ssize_t, Py_ssize_t, double *);
+};
 
-static Fold best(bool single) {
+/* Those that this machine can run, the widest first; returns how many. */
+static int usable(Variant *found) {
+    int n = 0;
 #ifdef WIDER
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("x86-64-v4")) return single ? avx512::fold_float : avx512::fold_double;
-    if (__builtin_cpu_supports("x86-64-v3")) return single ? avx2::fold_float : avx2::fold_double;
+    if (__builtin_cpu_supports("x86-64-v4")) found[n++] = {"avx512", avx512::fold_float, avx512::fold_double};
+    if (__builtin_cpu_supports("x86-64-v3")) found[n++] = {"avx2", avx2::fold_float, avx2::fold_double};
 #endif
-    return single ? baseline::fold_float : baseline::fold_double;
+    found[n++] = {"baseline", baseline::fold_float, baseline::fold_double};
+    return n;
 }
 
 static int view(PyObject *object, Py_buffer *buffer, int writable, Py_ssize_t rows, Py_ssize_t columns,
@@ -87,8 +93,8 @@ enum { WEIGHTS, VALUE, MEAN, ACTIVE, SOURCE, UNIT_KEYS, SYNAPSE_KEYS, SIGNATURE,
 
 PyDoc_STRVAR(fold_doc,
              "fold(weight, value, mean, active, source, unit_keys, synapse_keys, signature, sizes, bits, gamma, absolute, "
-             "first, last)\n\nWhether all contributions of the samples [first, last) were finite; sizes: samples, units, "
-             "inputs, padded.");
+             "first, last, isa)\n\nWhether all contributions of the samples [first, last) were finite; sizes: samples, "
+             "units, inputs, padded; isa: position in instruction_sets().");
 
 static PyObject *fold(PyObject *self, PyObject *args) {
     static const char *const names[BUFFERS] = {"weight", "value", "mean", "active",
@@ -97,15 +103,16 @@ static PyObject *fold(PyObject *self, PyObject *args) {
     Py_buffer buffers[BUFFERS];
     Layer layer;
     Py_ssize_t samples, units, inputs, padded, first, last;
-    int bits, open = 0;
+    int bits, isa, open = 0;
+    Variant variants[3];
     bool finite = false;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOOOOOOO(nnnn)idpnn", &objects[0], &objects[1], &objects[2], &objects[3], &objects[4],
+    if (!PyArg_ParseTuple(args, "OOOOOOOO(nnnn)idpnni", &objects[0], &objects[1], &objects[2], &objects[3], &objects[4],
                           &objects[5], &objects[6], &objects[7], &samples, &units, &inputs, &padded, &bits,
-                          &layer.gamma, &layer.absolute, &first, &last))
+                          &layer.gamma, &layer.absolute, &first, &last, &isa))
         return NULL;
     if ((bits != 32 && bits != 64) || inputs < 1 || padded < inputs || padded % PADDING || units < 0 || first < 0 ||
-        last < first || samples < last) {
+        last < first || samples < last || isa < 0 || isa >= usable(variants)) {
         PyErr_SetString(PyExc_ValueError, "sizes that do not fit");
         return NULL;
     }
@@ -130,7 +137,7 @@ static PyObject *fold(PyObject *self, PyObject *args) {
         layer.units = units, layer.inputs = inputs, layer.padded = padded;
         double *aligned = reinterpret_cast<double *>((reinterpret_cast<uintptr_t>(scratch) + 63) & ~uintptr_t(63));
         Py_BEGIN_ALLOW_THREADS
-        finite = best(bits == 32)(layer, first, last, aligned);
+        finite = (bits == 32 ? variants[isa].fold_float : variants[isa].fold_double)(layer, first, last, aligned);
         Py_END_ALLOW_THREADS
     } else if (open == BUFFERS)
         PyErr_NoMemory();
@@ -139,7 +146,20 @@ static PyObject *fold(PyObject *self, PyObject *args) {
     return PyErr_Occurred() ? NULL : PyBool_FromLong(finite);
 }
 
-static PyMethodDef methods[] = {{"fold", fold, METH_VARARGS, fold_doc}, {NULL, NULL, 0, NULL}};
+static PyObject *instruction_sets(PyObject *self, PyObject *args) {
+    Variant variants[3];
+    const int n = usable(variants);
+    PyObject *names = PyList_New(n);
+    (void)self, (void)args;
+    for (int i = 0; names && i < n; i++) PyList_SetItem(names, i, PyUnicode_FromString(variants[i].name));
+    return names;
+}
+
+static PyMethodDef methods[] = {
+    {"fold", fold, METH_VARARGS, fold_doc},
+    {"instruction_sets", instruction_sets, METH_NOARGS, "Names of those that the machine has, the widest first."},
+    {NULL, NULL, 0, NULL},
+};
 
 static PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_kernel", "The inner loop of slicing, compiled.", 0, methods, NULL, NULL, NULL, NULL};

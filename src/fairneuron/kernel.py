@@ -11,11 +11,11 @@ neither the order of summing, nor the width of vectors, nor the device can chang
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +27,10 @@ _TORCH = "torch"  # what FAIRNEURON_KERNEL is set to, to do without the compiled
 
 
 @cache
-def _fold() -> Callable[..., bool] | None:
-    """The compiled kernel, if fairneuron was installed with a compiler."""
+def extension() -> Any:
+    """The compiled module; None if fairneuron was installed without a compiler."""
     try:
-        return import_module("fairneuron._kernel").fold
+        return import_module("fairneuron._kernel")
     except ImportError:
         return None
 
@@ -39,13 +39,13 @@ def compiled() -> bool:
     """Whether the compiled kernel is there and wanted (unless ``FAIRNEURON_KERNEL=torch``)."""
     if os.environ.get("FAIRNEURON_KERNEL") == _TORCH:
         return False
-    if _fold() is None:
+    if extension() is None:
         warn(
             "option-kernel",
             "The compiled kernel is missing, so slicing takes many times as long. Install a C++ "
             "compiler, then fairneuron again (or set FAIRNEURON_KERNEL=torch to be content)",
         )
-    return _fold() is not None
+    return extension() is not None
 
 
 def keep_prefix(c: torch.Tensor, gamma: float, *, absolute: bool = False) -> torch.Tensor:
@@ -145,6 +145,7 @@ class Wiring:
         *,
         gamma: float,
         absolute: bool,
+        isa: int = 0,
     ) -> bool:
         """Keeps the prefix of each active neuron of a linear layer, by the compiled kernel.
 
@@ -156,12 +157,12 @@ class Wiring:
             signature: ``(samples, 2)`` int64; the keys of the kept synapses are added.
             gamma: In (0, 1].
             absolute: See ``keep_prefix``.
+            isa: Which of the machine's instruction sets, the widest first.
 
         Returns:
             Whether all contributions were finite.
         """
-        kernel = _fold()
-        assert kernel is not None  # noqa: S101  # see ``compiled``
+        kernel = extension().fold
         weight, of_units, of_synapses = self._padded
         n = len(value)
         arrays = (
@@ -174,7 +175,7 @@ class Wiring:
 
         def part(first: int) -> bool:
             last = min(first + share, n)
-            return kernel(*arrays, sizes, bits, gamma, absolute, first, last)
+            return kernel(*arrays, sizes, bits, gamma, absolute, first, last, isa)
 
         threads = torch.get_num_threads()
         share = max(-(-n // threads), 32)

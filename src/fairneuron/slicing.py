@@ -275,7 +275,8 @@ class Slicer:
                     _neurons(active, source, values), signature,
                     gamma=self.gamma, absolute=self.absolute,
                 )  # fmt: skip
-                _require_finite(layer, finite)
+                if not finite:
+                    raise _not_finite(layer)
                 return
             for kept in self._kept(layer, values, active):
                 signature.index_add_(0, kept.sample, wiring.keys(kept.unit, kept.synapse))
@@ -323,7 +324,7 @@ class Slicer:
             max(1, chunk // self._wirings[layer.index].fan_in)
         ):
             c = contributions(layer, self._weights, relative, sample[rows], unit[rows])
-            _require_finite(layer, bool(torch.isfinite(c.sum())) or bool(torch.isfinite(c).all()))
+            _require_finite(layer, c)
             neuron, synapse = keep_prefix(c, self.gamma, absolute=self.absolute).nonzero(
                 as_tuple=True
             )
@@ -342,11 +343,16 @@ def _neurons(active: Active, layer: int, values: Values) -> torch.Tensor:
     return active[layer]
 
 
-def _require_finite(layer: Layer, finite: bool) -> None:
-    if not finite:
-        raise ModelError(
-            "model-nonfinite",
-            "Contributions of synapses must be finite",
-            got=f"NaN or infinity at layer {layer.name!r}",
-            cure="Check the weights there and the scaling of the inputs.",
-        )
+def _require_finite(layer: Layer, c: torch.Tensor) -> None:
+    largest = c.abs().max() * c.shape[1] if c.numel() else c.sum()  # a bound of every sum
+    if not torch.isfinite(8 * largest):
+        raise _not_finite(layer)
+
+
+def _not_finite(layer: Layer) -> ModelError:
+    return ModelError(
+        "model-nonfinite",
+        "Contributions of synapses must be finite",
+        got=f"NaN or infinity at layer {layer.name!r}",
+        cure="Check the weights there and the scaling of the inputs.",
+    )

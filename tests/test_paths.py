@@ -1,0 +1,196 @@
+"""Samples in batches of any kind, and paths of parts that merge into those of the whole."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import fairneuron as fn
+from fairneuron import activations
+from fairneuron.errors import DataError, ModelError, OptionError
+from fairneuron.paths import count_paths
+from tests.test_slicing import Residual, data, network
+
+
+class Stream:
+    """Batches that can be asked for again and again; counts how often."""
+
+    def __init__(self, x: torch.Tensor, size: int) -> None:
+        self.x, self.size, self.passes = x, size, 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        self.passes += 1
+        yield from self.x.split(self.size)
+
+
+class Numbers(IterableDataset):
+    """A data set without a length."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        yield from data(1)
+
+
+def equal(one: fn.Paths, other: fn.Paths) -> None:
+    """The same result in every part."""
+    for name in ("path_of", "counts", "first", "signatures"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda x: DataLoader(TensorDataset(x, torch.zeros(len(x))), batch_size=7),
+        lambda x: DataLoader(TensorDataset(x), batch_size=7, num_workers=1),
+        lambda x: Stream(x, 9),
+        lambda x: list(x.split(13)),
+        lambda x: [(part, "label") for part in x.split(13)],
+        lambda x: [x[:0], x[:50], x[50:50], x[50:]],
+        lambda x: DataLoader(Numbers(), batch_size=8),
+    ],
+)
+def test_batches_of_any_kind_give_the_paths_of_the_tensor(give) -> None:
+    """A DataLoader, an iterable, tuples, empty batches among them."""
+    net, x = network(1), data(1)
+    equal(fn.activation_paths(net, give(x)), fn.activation_paths(net, x))
+
+
+@pytest.mark.parametrize("room", [0, 2000, 1 << 28])
+def test_what_is_remembered_does_not_matter(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """The second pass may find all, some or no activations in memory."""
+    expected = fn.activation_paths(network(2), data(2))
+    monkeypatch.setattr(activations, "_REMEMBERED", room)
+    equal(fn.activation_paths(network(2), data(2), batch_size=7), expected)
+
+
+def test_samples_are_read_once_if_the_means_are_known() -> None:
+    """An iterator will do then."""
+    net, x = network(1), data(1)
+    means = fn.mean_activations(net, iter(x.split(7)))
+    equal(
+        fn.activation_paths(net, iter(x.split(7)), means=means),
+        fn.activation_paths(net, x, means=means),
+    )
+
+
+@pytest.mark.parametrize(
+    ("give", "code"),
+    [
+        (lambda x: iter(x.split(7)), "data-once"),
+        (lambda x: DataLoader(TensorDataset(x), batch_size=7, shuffle=True), "data-order"),
+        (lambda x: [], "data-empty"),
+        (lambda x: x[:0], "data-empty"),
+        (lambda x: [x[:0]], "data-empty"),
+        (lambda x: 3, "data-type"),
+        (lambda x: [x.numpy()], "data-type"),
+        (lambda x: [{"x": x}], "data-type"),
+        (lambda x: x[0], "data-shape"),
+    ],
+)
+def test_what_is_no_samples_is_refused(give, code: str) -> None:
+    """With a cure."""
+    with pytest.raises(DataError) as caught:
+        fn.activation_paths(network(1), give(data(1)))
+    assert caught.value.code == code
+
+
+def test_passes_that_differ_are_refused() -> None:
+    """The second pass must give the same samples."""
+
+    class Shrinking(Stream):
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            self.passes += 1
+            yield from self.x[: len(self.x) - self.passes].split(self.size)
+
+    with pytest.raises(DataError, match="58 samples, then 57") as caught:
+        fn.activation_paths(network(1), Shrinking(data(1), 9))
+    assert caught.value.code == "data-once"
+
+
+def test_a_later_batch_of_another_width_is_refused() -> None:
+    """Where it comes."""
+    x = data(1)
+    with pytest.raises(ModelError) as caught:
+        fn.activation_paths(network(1), [x, x[:, :4]])
+    assert caught.value.code == "model-forward"
+
+
+def test_values_that_a_later_step_overwrites_are_read_before() -> None:
+    """In-place steps change nothing."""
+
+    class InPlace(nn.Module):
+        def __init__(self, inplace: bool) -> None:
+            super().__init__()
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                self.first, self.second = nn.Linear(5, 6), nn.Linear(6, 6)
+                self.last = nn.Linear(6, 1)
+            self.relu = nn.ReLU(inplace=inplace)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.second(self.relu(self.first(x)))
+            h = h + self.first(x)
+            return self.last(self.relu(h))
+
+    x = data(4)
+    equal(fn.activation_paths(InPlace(True), x), fn.activation_paths(InPlace(False), x))
+
+
+@pytest.mark.parametrize("cuts", [[30], [1, 2, 59], [7, 14, 21, 28]])
+def test_paths_of_parts_merge_into_those_of_the_whole(cuts: list[int]) -> None:
+    """Means add up, counts and ids follow."""
+    with torch.random.fork_rng():
+        torch.manual_seed(8)
+        net = Residual().eval()
+    x = data(8)
+    parts = torch.tensor_split(x, cuts)
+    first, *others = (fn.mean_activations(net, part) for part in parts)
+    means = sum(others, first)
+    merged = fn.Paths.merge([fn.activation_paths(net, part, means=means) for part in parts])
+    equal(merged, fn.activation_paths(net, x))
+    assert means.samples == len(x)
+
+
+def test_merging_is_refused_for_what_does_not_belong_together() -> None:
+    """Other means, other settings, other networks, nothing at all."""
+    net, x = network(1), data(1)
+    whole = fn.activation_paths(net, x)
+    others = [
+        fn.activation_paths(net, x[:30]),
+        fn.activation_paths(net, x, means=whole.means, gamma=0.8),
+        fn.activation_paths(net, x, means=whole.means, contribution="absolute"),
+    ]
+    for other, name in zip(others, ("means", "gamma", "contribution"), strict=True):
+        with pytest.raises(OptionError, match=name) as caught:
+            fn.Paths.merge([whole, other])
+        assert caught.value.code == "option-merge"
+    with pytest.raises(DataError, match="none"):
+        fn.Paths.merge([])
+    with pytest.raises(OptionError, match="one network"):
+        _ = whole.means + fn.mean_activations(network(1, hidden=(9, 8)), x)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        residual = Residual()
+    with pytest.raises(OptionError, match="this network"):
+        fn.activation_paths(residual, x, means=whole.means)
+
+
+def test_first_sample_of_a_path_has_that_path() -> None:
+    """And none before it."""
+    paths = fn.activation_paths(network(1), data(1), gamma=0.3)
+    assert len(paths) < 60
+    for path, first in enumerate(paths.first):
+        assert paths.path_of[first] == path
+        assert path not in paths.path_of[:first]
+
+
+def test_signatures_that_share_a_word_are_told_apart() -> None:
+    """The second word of 64 bits counts too."""
+    signatures = np.array([[5, 1], [5, 2], [5, 1], [7, 1]])
+    paths = count_paths(signatures, fn.Means({}, 4), 0.9, "signed")
+    assert len(paths) == 3
+    assert paths.counts.tolist() == [2, 1, 1]
+    assert paths.path_of[0] == paths.path_of[2] == 0
+    assert len({*paths.path_of.tolist()}) == 3
