@@ -168,6 +168,8 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "part of paths": (("paths", "--data", "credit", "--part", "alll"), "option-part"),
     "gamma of paths": (("paths", "--data", "credit", "--gamma", "0"), "option-range"),
     "theta of paths": (("paths", "--data", "credit", "--theta", "-1"), "option-range"),
+    "top of paths": (("paths", "--data", "credit", "--top", "0"), "option-range"),
+    "show of paths": (("paths", "--data", "credit", "--show", "-1"), "option-range"),
     "contribution": (
         ("paths", "--data", "credit", "--contribution", "sign"),
         "option-contribution",
@@ -787,6 +789,64 @@ def test_paths_prints_the_same_figures(call: Callable[..., Outcome], weights: Pa
         share = f"{row['biased'] / row['n']:.1%}"
         figures = rf"{row['group']} +{row['n']} +{row['biased']} +{row['benign']} +{share} "
         assert re.search(figures, text)
+
+
+def test_paths_lists_over_represented_neurons(call: Callable[..., Outcome], weights: Path) -> None:
+    """The biased cluster and each group have neurons with counts; the tables have those of JSON."""
+    words = ("paths", "--data", "credit", "--weights", weights, "--gamma", "0.5", "--theta", "0.1")
+    found, text = json.loads(call(*words, "--json").out), call(*words, "--top", "3").out
+    sides = found["over_represented"]
+    groups = {row["group"]: row["n"] for row in found["makeup"]}
+    assert sides[0]["n"] == found["biased"]
+    assert {side["inside"]: side["n"] for side in sides[1:]} == groups
+    assert all(side["n"] + side["others_n"] == found["samples"] for side in sides)
+    assert all(0 < len(side["neurons"]) <= 20 for side in sides)
+    assert max(len(side["neurons"]) for side in sides) > 3
+    for side in sides:
+        for use in side["neurons"][:3]:
+            assert (use["feature"] is None) == (use["layer"] != "input")
+            name = re.escape(use["feature"] or str(use["unit"]))
+            inside = rf"{use['count']}/{side['n']} +{use['share']:.1%}"
+            outside = rf"{use['others_count']}/{side['others_n']} +{use['others_share']:.1%}"
+            assert re.search(rf"{use['layer']} +{name} +{inside} +{outside} +\+", text)
+    assert len(re.findall(r"\d/\d", text)) == 2 * sum(min(3, len(s["neurons"])) for s in sides)
+
+
+def test_paths_marks_no_finding_where_chance_explains_all(
+    call: Callable[..., Outcome], weights: Path
+) -> None:
+    """Where nobody is benign that is told; where no neuron passes the test, that is told too."""
+    words = ("paths", "--data", "credit", "--weights", weights, "--part", "valid", "--theta", "1")
+    sides = json.loads(call(*words, "--json").out)["over_represented"]
+    text = call(*words).out
+    assert sides[0]["undefined"] == "nobody is outside"
+    assert "biased cluster (rare paths), against the benign: none, nobody is outside" in text
+    for side in sides[1:]:
+        none = not any(use["finding"] for use in side["neurons"])
+        title = f"group {side['inside']}, against the others"
+        assert (f"{title}: no finding" in text) == none
+
+
+def test_paths_shows_a_path(call: Callable[..., Outcome], weights: Path) -> None:
+    """The synapses of a path on demand, inputs by their names, as in JSON; else no path."""
+    words = ("paths", "--data", "credit", "--weights", weights, "--gamma", "0.5")
+    assert "path" not in json.loads(call(*words, "--json").out)
+    path = json.loads(call(*words, "--show", "0", "--json").out)["path"]
+    text = " ".join(call(*words, "--show", "0").out.split())
+    assert f"Path 0 ({path['samples']} samples): {path['synapses']} synapses" in text
+    assert [n["layer"] for n in path["neurons"]] == ["2", *["0"] * (len(path["neurons"]) - 1)]
+    for neuron in path["neurons"]:
+        (source,) = neuron["predecessors"]
+        names = ", ".join(source.get("features", map(str, source["units"])))
+        assert f"{neuron['layer']} {neuron['unit']} {source['layer']} {names}" in text
+        assert ("features" in source) == (source["layer"] == "input")
+
+
+def test_paths_refuses_an_id_that_no_path_has(call: Callable[..., Outcome], weights: Path) -> None:
+    """With the ids that there are; nothing else is printed."""
+    outcome = call("paths", "--data", "credit", "--weights", weights, "--show", "100000")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert re.search(r"error\[option-path\]: .* \[0, \d+\]; got 100000\. 0 is", outcome.err)
 
 
 def test_two_sensitive_columns(call: Callable[..., Outcome], tmp_path: Path) -> None:

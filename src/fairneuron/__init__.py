@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from fairneuron.data.dataset import Dataset as Dataset
     from fairneuron.data.schema import Schema as Schema
     from fairneuron.data.tables import read_table as read_table
+    from fairneuron.distributed import activation_paths_on_ray as activation_paths_on_ray
     from fairneuron.errors import FairNeuronError as FairNeuronError
     from fairneuron.errors import FairNeuronWarning as FairNeuronWarning
     from fairneuron.models import Predictor as Predictor
+    from fairneuron.path_neurons import PathNeurons as PathNeurons
+    from fairneuron.path_neurons import path_neurons as path_neurons
     from fairneuron.paths import Means as Means
     from fairneuron.paths import Paths as Paths
     from fairneuron.predictions import audit_predictions as audit_predictions
@@ -47,12 +50,14 @@ _HOME = {
     "FairNeuronWarning": "errors",
     "Paper": "recipes",
     "Means": "paths",
+    "PathNeurons": "path_neurons",
     "Paths": "paths",
     "Predictor": "models",
     "Repair": "repair",
     "Schedule": "settings",
     "Schema": "data.schema",
     "activation_paths": "slicing",
+    "activation_paths_on_ray": "distributed",
     "audit": "audit",
     "audit_predictions": "predictions",
     "baselines": "baselines",
@@ -60,6 +65,7 @@ _HOME = {
     "load_dataset": "data.builtin",
     "mean_activations": "slicing",
     "metrics": "metrics",
+    "path_neurons": "path_neurons",
     "path_synapses": "slicing",
     "rare_paths": "clustering",
     "read_table": "data.tables",

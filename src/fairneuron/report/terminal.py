@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from fairneuron.data.schema import Schema
 
 
+_OVER_REPRESENTED = (
+    "Over-represented neurons: on a larger share of the paths inside than outside, by more than "
+    "chance explains (Fisher's exact test, adjusted over all neurons, p ≤ 0.05). An input is on a "
+    "path by how it differs from its mean, so race=X can be on the paths of people without it."
+)
 BY_COLUMN = ("dp", "dpr", "eo", "eodds")
 
 
@@ -62,7 +67,7 @@ def to_stderr(text: str) -> None:
 
 
 def print_paths(summary: dict[str, Any]) -> None:
-    """Path counts and the groups among biased and benign samples."""
+    """Path counts, the groups among biased and benign samples, neurons, and a path."""
     console = Console()
     console.print(_text(summary["sentence"]))
     table = _table("group", "n", "biased", "benign", "share", "y=1 biased", "y=1 benign")
@@ -78,6 +83,50 @@ def print_paths(summary: dict[str, Any]) -> None:
                 for v in (row["group"], row["n"], row["biased"], row["benign"], *shares)
             )
         )
+    console.print(table)
+    if "over_represented" in summary:
+        _print_neurons(console, summary["over_represented"])
+    if "path" in summary:
+        _print_path(console, summary["path"])
+
+
+def _print_neurons(console: Console, compared: Sequence[dict[str, Any]]) -> None:
+    """Over-represented neurons of clusters and groups, with counts."""
+    console.print(_text(_OVER_REPRESENTED), end="\n\n")
+    for side in compared:
+        kind, neurons = side["kind"], side["neurons"]
+        name = f"{kind} {side['inside']}" if kind == "group" else "biased cluster (rare paths)"
+        title = f"{name}, against the {side['outside']}"
+        if side["undefined"] or not neurons:
+            why = side["undefined"] or "no share is larger"
+            console.print(_text(f"{title}: none, {why}"), end="\n\n")
+            continue
+        if not neurons[0]["finding"]:
+            title += ": no finding, chance explains these"
+        console.print(_text(title, style="bold"))
+        table = _table("layer", "neuron", "inside", "share", "outside", "share", "diff")
+        for use in neurons:
+            table.add_row(
+                *(_text(text) for text in (use["layer"], use["feature"] or str(use["unit"]))),
+                f"{use['count']}/{use['n']}", f"{use['share']:.1%}",
+                f"{use['others_count']}/{use['others_n']}", f"{use['others_share']:.1%}",
+                f"{100 * use['difference']:+.1f}",
+            )  # fmt: skip
+        console.print(table)
+
+
+def _print_path(console: Console, path: dict[str, Any]) -> None:
+    """The synapses of a path, neuron by neuron."""
+    shared = "1 sample" if path["samples"] == 1 else f"{path['samples']} samples"
+    title = f"Path {path['id']} ({shared}): {path['synapses']} synapses, from output to input"
+    console.print(_text(title, style="bold"))
+    table = _table("layer", "neuron", "from layer", "neurons", left=True)
+    for neuron in path["neurons"]:
+        for source in neuron["predecessors"]:
+            names = ", ".join(map(str, source.get("features", source["units"])))
+            table.add_row(
+                *map(_text, (neuron["layer"], str(neuron["unit"]), source["layer"], names))
+            )
     console.print(table)
 
 
@@ -189,7 +238,8 @@ def _text(text: str, style: str = "") -> Text:
 def _table(*columns: str, left: bool = False) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(_text(column), justify="left" if i == 0 or left else "right")
+        justify: JustifyMethod = "left" if i == 0 or left else "right"
+        table.add_column(_text(column), justify=justify, overflow="fold")
     return table
 
 

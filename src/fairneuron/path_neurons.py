@@ -1,0 +1,450 @@
+"""Neurons of activation paths: which are over-represented in a cluster or group, with counts.
+
+A neuron is on a sample's path if one of the path's synapses leads into it or comes from it. The
+neurons are the columns of ``x`` and the units of the hidden linear layers. An activation, dropout
+or batch norm is the same neuron as what it reads; a residual sum is none of its own, since the path
+goes on through it to the neurons whose values it adds. The output neurons are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from fairneuron.batches import Batches, Samples
+from fairneuron.clustering import rare_paths
+from fairneuron.data.dataset import Dataset, Floats, Ints
+from fairneuron.errors import DataError, OptionError, require_range
+from fairneuron.graph import Elementwise, Graph, Input
+from fairneuron.paths import Means, Paths
+from fairneuron.slicing import Slicer, predecessors
+from fairneuron.training import Progress, quiet
+
+LEVEL = 0.05
+"""Adjusted p up to which a neuron's over-representation is a finding."""
+
+_MOST_CELLS = 1 << 16
+Cell = int | Sequence[int]
+
+
+@dataclass(frozen=True)
+class NeuronUse:
+    """On how many paths a neuron is, inside a cell and among the other samples.
+
+    Attributes:
+        layer: Name of its linear layer, or of the input.
+        unit: Its position there; of the input, the column of ``x``.
+        is_input: Whether it is a column of ``x``.
+        count: Samples inside whose path has it.
+        n: Samples inside.
+        others_count: Other samples whose path has it.
+        others_n: Other samples.
+        p: Chance of at least ``count`` inside, if it had nothing to do with the cell: Fisher's
+            exact test, one-sided.
+        p_adjusted: By Benjamini and Hochberg, over all neurons of the network.
+    """
+
+    layer: str
+    unit: int
+    is_input: bool
+    count: int
+    n: int
+    others_count: int
+    others_n: int
+    p: float
+    p_adjusted: float
+
+    @property
+    def share(self) -> float:
+        """Share of the paths inside that have it."""
+        return self.count / self.n
+
+    @property
+    def others_share(self) -> float:
+        """Share of the others' paths that have it."""
+        return self.others_count / self.others_n
+
+    @property
+    def difference(self) -> float:
+        """How far the share inside exceeds that of the others, in [-1, 1]."""
+        return self.share - self.others_share
+
+    @property
+    def ratio(self) -> float | None:
+        """The share inside by that of the others; None where no other path has it."""
+        return self.share / self.others_share if self.others_count else None
+
+    @property
+    def finding(self) -> bool:
+        """Whether the adjusted p is at most 0.05."""
+        return self.p_adjusted <= LEVEL
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        derived = ("share", "others_share", "difference", "ratio", "finding")
+        return asdict(self) | {name: getattr(self, name) for name in derived}
+
+
+@dataclass(frozen=True, eq=False)
+class PathNeurons:
+    """On how many paths each neuron is, by cell; counts alone, no rows.
+
+    Attributes:
+        layers: Names of the layers of neurons: the input, then the hidden linear layers. Layers
+            that share their weights are one.
+        counts: For each of them ``(cells, units)``: samples whose path has the neuron.
+        cells: Names of the cells.
+        samples: ``(cells,)`` samples per cell.
+    """
+
+    layers: tuple[str, ...]
+    counts: tuple[Ints, ...]
+    cells: tuple[str, ...]
+    samples: Ints
+
+    def over_represented(
+        self, cell: Cell, *, against: Cell | None = None, top: int = 10
+    ) -> list[NeuronUse]:
+        """Lists neurons that are on a larger share of the cell's paths than of the others'.
+
+        Those whose adjusted p is at most 0.05 are findings; they come by their difference of
+        shares, the largest first, and nothing else comes with them. If there is no finding, the
+        largest positive differences come instead, each with ``finding`` False: counts to look at,
+        which chance explains well enough.
+
+        The test takes samples for independent draws. The rare paths were chosen by looking at the
+        paths, so for that cluster a small p says less than for a group.
+
+        Args:
+            cell: Position of the cell, or of several that are taken together.
+            against: Those to compare with; all others unless given.
+            top: Neurons to list, at most.
+
+        Returns:
+            Fewer than ``top`` if there are no more; none where ``undefined`` has a reason.
+
+        Raises:
+            OptionError: For cells that do not exist or are on both sides, or ``top`` below 1.
+        """
+        require_range("top", top, 1, math.inf, open_high=True)
+        inside, outside = self._sides(cell, against)
+        if self.undefined(cell, against=against):
+            return []
+        n, m = int(self.samples[inside].sum()), int(self.samples[outside].sum())
+        a, b = (
+            np.concatenate([count[side].sum(0) for count in self.counts])
+            for side in (inside, outside)
+        )  # (neurons,) each
+        p, adjusted = _tested(a, n, b, m)
+        difference = a / n - b / m
+        finding = (adjusted <= LEVEL) & (difference > 0)
+        listed = finding if finding.any() else difference > 0
+        order = np.argsort(-difference, kind="stable")  # the earlier neuron first among equals
+        widths = [count.shape[1] for count in self.counts]
+        layer = np.repeat(np.arange(len(widths)), widths)
+        unit = np.concatenate([np.arange(width) for width in widths])
+        return [
+            NeuronUse(
+                layer=self.layers[layer[i]],
+                unit=int(unit[i]),
+                is_input=bool(layer[i] == 0),
+                count=int(a[i]),
+                n=n,
+                others_count=int(b[i]),
+                others_n=m,
+                p=float(p[i]),
+                p_adjusted=float(adjusted[i]),
+            )
+            for i in order[listed[order]][:top]
+        ]
+
+    def undefined(self, cell: Cell, *, against: Cell | None = None) -> str | None:
+        """Why there is nothing to compare, if so: nobody inside, or nobody else.
+
+        Args:
+            cell: As in ``over_represented``.
+            against: As there.
+        """
+        inside, outside = self._sides(cell, against)
+        if not self.samples[inside].sum():
+            return "nobody is inside"
+        return None if self.samples[outside].sum() else "nobody is outside"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        cells = zip(self.cells, self.samples.tolist(), strict=True)
+        layers = zip(self.layers, self.counts, strict=True)
+        return {
+            "cells": [{"cell": name, "samples": n} for name, n in cells],
+            "layers": [{"layer": name, "counts": counts.tolist()} for name, counts in layers],
+        }
+
+    def _sides(self, cell: Cell, against: Cell | None) -> tuple[Ints, Ints]:
+        every = np.arange(len(self.cells))
+        inside = np.atleast_1d(np.asarray(cell, dtype=np.int64))
+        rest = np.setdiff1d(every, inside)
+        outside = rest if against is None else np.atleast_1d(np.asarray(against, dtype=np.int64))
+        both = np.concatenate([inside, outside])
+        if not np.isin(both, every).all() or len(np.unique(both)) < len(both):
+            raise OptionError(
+                "option-cell",
+                f"Cells must be different ones of 0 to {len(every) - 1}",
+                got=both.tolist(),
+                cure="PathNeurons.cells has their names in order.",
+            )
+        return inside, outside
+
+
+def path_neurons(
+    model: nn.Module,
+    x: Samples,
+    by: npt.ArrayLike,
+    *,
+    names: Sequence[str] | None = None,
+    gamma: float = 0.9,
+    contribution: str = "signed",
+    means: Means | None = None,
+    batch_size: int | None = None,
+    progress: Progress = quiet,
+) -> PathNeurons:
+    """Counts, for each cell and neuron, the samples whose activation path has the neuron.
+
+    ``path_neurons(model, x, rare_paths(paths), means=paths.means).over_represented(1)`` are the
+    neurons of the biased cluster. Like the paths, the counts depend neither on the order of the
+    samples, nor on the batch size, threads or device; memory grows with the batch.
+
+    Args:
+        model: As for ``activation_paths``.
+        x: As for ``activation_paths``.
+        by: ``(n,)`` integers from 0, or bools: the cell (cluster, group) of each sample.
+        names: Of the cells, those without a sample too; their numbers unless given.
+        gamma: As for ``activation_paths``.
+        contribution: As for ``activation_paths``.
+        means: As for ``activation_paths``; those of the paths, if the cells were made from them.
+        batch_size: As for ``activation_paths``.
+        progress: Told after each batch; of how many samples, if that is known, else 0.
+
+    Returns:
+        Counts per layer.
+
+    Raises:
+        OptionError: For gamma outside (0, 1].
+        DataError: For cells that are not integers from 0, have no name, or are not as many as the
+            samples; for samples that cannot be read twice, or not in a fixed order.
+        ModelError: As for ``activation_paths``.
+    """
+    cell, cells = _numbered(by, names)
+    batches = Batches(x, batch_size, once=means is not None)
+    _require_as_many(cell, batches.samples or len(cell))
+    example = batches.peek()
+    slicer = Slicer(model, example, gamma, contribution)
+    slicer.relative_to(slicer.activations.means(batches, progress) if means is None else means)
+    layers = _layers_of_neurons(slicer.graph, example)
+    device = slicer.activations.device
+    counts = [
+        torch.zeros(len(cells), layer.units, dtype=torch.int64).to(device) for layer in layers
+    ]
+    done = 0
+    for values in slicer.activations.of(batches):
+        signature, active = slicer.signatures(values)
+        first, done = done, done + len(signature)
+        _require_as_many(cell, max(done, len(cell)))
+        here = torch.from_numpy(cell[first:done]).to(device)  # (batch,)
+        for layer, count in zip(layers, counts, strict=True):
+            on = [
+                active[step] for step in layer.steps if step in active
+            ]  # (batch, units) bool each
+            if on:
+                count.index_add_(0, here, reduce(torch.logical_or, on).long())
+        progress("neurons on paths", done, batches.total)
+    _require_as_many(cell, done)
+    return PathNeurons(
+        layers=tuple(layer.name for layer in layers),
+        counts=tuple(count.cpu().numpy() for count in counts),
+        cells=cells,
+        samples=np.bincount(cell, minlength=len(cells)),
+    )
+
+
+def summarise_neurons(
+    model: nn.Module,
+    data: Dataset,
+    paths: Paths,
+    theta: float,
+    *,
+    top: int,
+    progress: Progress = quiet,
+) -> list[dict[str, Any]]:
+    """Compares the biased cluster with the benign one, and each group with the others.
+
+    A group that is not known is compared with nobody.
+
+    Args:
+        model: The network that the paths are of.
+        data: The samples that they are of.
+        paths: From ``activation_paths``.
+        theta: Of the clustering.
+        top: Neurons to list of each, at most.
+        progress: As for ``activation_paths``.
+
+    Returns:
+        A table each, as plain values: what is compared, how many samples are on both sides, and the
+        neurons, those of the input with the name of their feature.
+    """
+    rare = rare_paths(paths, theta)
+    groups = range(len(data.group_names))
+    names = [f"{name}, {kind}" for name in data.group_names for kind in ("benign", "biased")]
+    used = path_neurons(
+        model,
+        data.x,
+        2 * data.group + rare,
+        names=names,
+        gamma=paths.gamma,
+        contribution=paths.contribution,
+        means=paths.means,
+        progress=progress,
+    )
+    compared = [g for g in groups if data.compared[g]]
+    sides = [("cluster", "biased", "benign", [2 * g + 1 for g in groups], [2 * g for g in groups])]
+    for g in compared:
+        others = [cell for other in compared if other != g for cell in (2 * other, 2 * other + 1)]
+        sides.append(("group", data.group_names[g], "others", [2 * g, 2 * g + 1], others))
+    return [
+        {
+            "kind": kind,
+            "inside": inside,
+            "outside": outside,
+            "n": int(used.samples[cells].sum()),
+            "others_n": int(used.samples[others].sum()),
+            "undefined": used.undefined(cells, against=others),
+            "neurons": [
+                neuron.to_dict()
+                | {"feature": data.feature_names[neuron.unit] if neuron.is_input else None}
+                for neuron in used.over_represented(cells, against=others, top=top)
+            ],
+        }
+        for kind, inside, outside, cells, others in sides
+    ]
+
+
+def describe_path(model: nn.Module, data: Dataset, paths: Paths, path: int) -> dict[str, Any]:
+    """The synapses of a path neuron by neuron, from the output to the input.
+
+    Args:
+        model: The network that the paths are of.
+        data: The samples that they are of.
+        paths: From ``activation_paths``.
+        path: Its id; 0 is the most frequent path.
+
+    Returns:
+        As plain values: how many samples share the path, its number of synapses, and for each
+        neuron the predecessors that are kept, by layer. Columns of the input have their names too;
+        no value of the sample is told.
+
+    Raises:
+        OptionError: For an id that no path has.
+    """
+    if not 0 <= path < len(paths):
+        raise OptionError(
+            "option-path",
+            f"The id of a path must lie in [0, {len(paths) - 1}]",
+            got=path,
+            cure="0 is the most frequent path.",
+        )
+    x = data.x[torch.from_numpy(paths.first[[path]])]  # (1, features)
+    slicer = Slicer(model, x, paths.gamma, paths.contribution)
+    slicer.relative_to(paths.means)
+    (values,) = slicer.activations.of(Batches(x, 1))
+    neurons: list[dict[str, Any]] = []
+    synapses = 0
+    for layer, kept in slicer.synapses(values):
+        position, predecessor = predecessors(layer, kept.unit, kept.synapse)
+        synapses += len(predecessor)
+        for unit in kept.unit.unique().tolist():  # few: those of one sample
+            own = kept.unit == unit
+            sources = [
+                _source(slicer.graph, layer.sources[p], predecessor[own & (position == p)], data)
+                for p in position[own].unique().tolist()
+            ]
+            neurons.append({"layer": layer.name, "unit": unit, "predecessors": sources})
+    return {
+        "id": path,
+        "samples": int(paths.counts[path]),
+        "synapses": synapses,
+        "neurons": neurons,
+    }
+
+
+def _source(graph: Graph, index: int, units: torch.Tensor, data: Dataset) -> dict[str, Any]:
+    """Neurons of a layer, whose activations may be those of a later step."""
+    layer = graph.layers[index]
+    while isinstance(layer, Elementwise):
+        layer = graph.layers[layer.sources[0]]
+    found: dict[str, Any] = {"layer": layer.name, "units": units.tolist()}
+    if isinstance(layer, Input):
+        found["features"] = [data.feature_names[unit] for unit in found["units"]]
+    return found
+
+
+class _Neurons(NamedTuple):
+    """A layer of neurons: its name, its width, and the steps that compute it."""
+
+    name: str
+    units: int
+    steps: tuple[int, ...]
+
+
+def _layers_of_neurons(graph: Graph, example: torch.Tensor) -> list[_Neurons]:
+    steps: dict[str, list[int]] = {}
+    for index, name in graph.owner.items():
+        steps.setdefault(name, []).append(index)
+    hidden = [
+        _Neurons(name, len(graph.weight(graph.neurons[name])), tuple(own))
+        for name, own in steps.items()
+    ]
+    return [_Neurons(graph.layers[0].name, example.shape[1], (0,)), *hidden]
+
+
+def _numbered(by: npt.ArrayLike, names: Sequence[str] | None) -> tuple[Ints, tuple[str, ...]]:
+    """The cell of each sample, ``(n,)`` int64, and the names of the cells."""
+    given = np.asarray(by)
+    whole = given.ndim == 1 and given.dtype.kind in "bui"
+    most = _MOST_CELLS if names is None else len(names)
+    if not whole or not ((given >= 0) & (given < most)).all():
+        raise DataError(
+            "data-cells",
+            f"Cells must be (n,) integers from 0 to {most - 1}, or bools",
+            got=f"{given.min()} to {given.max()}" if whole else f"{given.dtype} {given.shape}",
+            cure="Number them from 0, and name each if you name any.",
+        )
+    if names is None:
+        flags = given.dtype.kind == "b"
+        names = ["False", "True"] if flags else [str(i) for i in range(given.max(initial=-1) + 1)]
+    return given.astype(np.int64), tuple(names)
+
+
+def _require_as_many(cell: Ints, samples: int) -> None:
+    if len(cell) != samples:
+        raise DataError(
+            "data-lengths",
+            "There must be a cell for each sample",
+            got=f"{len(cell)} for {samples} samples",
+            cure="Check how they were cut.",
+        )
+
+
+def _tested(a: Ints, n: int, b: Ints, m: int) -> tuple[Floats, Floats]:
+    """One-sided p of Fisher's exact test of ``a`` of n against ``b`` of m, and adjusted."""
+    from scipy.stats import false_discovery_control, hypergeom  # takes half a second
+
+    p: Floats = np.clip(hypergeom.sf(a - 1, n + m, a + b, n), 0, 1)  # (neurons,)
+    adjusted: Floats = false_discovery_control(p)  # (neurons,)
+    return p, adjusted
