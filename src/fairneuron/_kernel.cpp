@@ -17,7 +17,8 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
-enum { PIVOTS = 3, NEAR = 3, PADDING = 8 };
+#define INLINE_MEMBER inline __attribute__((always_inline))
+enum { PIVOTS = 3, NEAR = 3, FEW = 64, PADDING = 8 };
 static const double SMALLEST = 4.9406564584124654e-324;
 
 struct Layer {
@@ -111,7 +112,7 @@ static PyObject *fold(PyObject *self, PyObject *args) {
                           &objects[5], &objects[6], &objects[7], &samples, &units, &inputs, &padded, &bits,
                           &layer.gamma, &layer.absolute, &first, &last, &isa))
         return NULL;
-    if ((bits != 32 && bits != 64) || inputs < 1 || padded < inputs || padded % PADDING || units < 0 || first < 0 ||
+    if ((bits != 32 && bits != 64) || inputs < 1 || padded < inputs || padded % PADDING || units < 0 || units > INT32_MAX || first < 0 ||
         last < first || samples < last || isa < 0 || isa >= usable(variants)) {
         PyErr_SetString(PyExc_ValueError, "sizes that do not fit");
         return NULL;
@@ -124,7 +125,7 @@ static PyObject *fold(PyObject *self, PyObject *args) {
         if (view(objects[open], &buffers[open], open == SOURCE || open == SIGNATURE, shape[open][0], shape[open][1],
                  shape[open][2], names[open]))
             break;
-    char *scratch = open == BUFFERS ? static_cast<char *>(malloc(4 * padded * sizeof(double) + 64)) : NULL;
+    char *scratch = open == BUFFERS ? static_cast<char *>(malloc((4 + PADDING) * padded * sizeof(double) + (units + 1) * sizeof(int32_t) + 64)) : NULL;
     if (scratch) {
         layer.weight = buffers[WEIGHTS].buf;
         layer.value = static_cast<const double *>(buffers[VALUE].buf);

@@ -14,43 +14,62 @@ INLINE Doubles all(double x) { return x - Doubles{}; }
 INLINE Doubles max(Doubles a, Doubles b) { return a > b ? a : b; }
 INLINE Doubles min(Doubles a, Doubles b) { return a < b ? a : b; }
 
-/* A vector combined with itself, lanes j and j ^ 4, then j ^ 2, then j ^ 1: the result is in every lane. */
 #if LANES == 8
-#define SWAPPED(v, by) \
-    __builtin_shufflevector(v, v, 0 ^ by, 1 ^ by, 2 ^ by, 3 ^ by, 4 ^ by, 5 ^ by, 6 ^ by, 7 ^ by)
-#define REDUCED(f, v) v = f(v, SWAPPED(v, 4)), v = f(v, SWAPPED(v, 2)), v = f(v, SWAPPED(v, 1))
+#define EACH_LANE(f, by) f(0, by), f(1, by), f(2, by), f(3, by), f(4, by), f(5, by), f(6, by), f(7, by)
+#define EACH_STEP(f) f(4) f(2) f(1)
 #elif LANES == 4
-#define SWAPPED(v, by) __builtin_shufflevector(v, v, 0 ^ by, 1 ^ by, 2 ^ by, 3 ^ by)
-#define REDUCED(f, v) v = f(v, SWAPPED(v, 2)), v = f(v, SWAPPED(v, 1))
+#define EACH_LANE(f, by) f(0, by), f(1, by), f(2, by), f(3, by)
+#define EACH_STEP(f) f(2) f(1)
 #else
-#define SWAPPED(v, by) __builtin_shufflevector(v, v, 0 ^ by, 1 ^ by)
-#define REDUCED(f, v) v = f(v, SWAPPED(v, 1))
+#define EACH_LANE(f, by) f(0, by), f(1, by)
+#define EACH_STEP(f) f(1)
 #endif
-template <class Vector> INLINE Vector plus(Vector a, Vector b) { return a + b; }
-INLINE double sum(Doubles v) { return REDUCED(plus, v), v[0]; }
-INLINE uint64_t sum(Words v) { return REDUCED(plus, v), (uint64_t)v[0]; }
-INLINE double largest(Doubles v) { return REDUCED(max, v), v[0]; }
-#undef SWAPPED
-#undef REDUCED
+#define OTHER(j, by) ((j) ^ (by))
+#define UPPER(j, by) ((j) & (by) ? LANES + ((j) ^ (by)) : (j))
+#define LOWER(j, by) ((j) & (by) ? LANES + (j) : (j) | (by))
+
+/* A vector combined with itself, lanes j and j ^ 4, then j ^ 2, then j ^ 1: the result is in every lane. */
+#define ADD(by) v += __builtin_shufflevector(v, v, EACH_LANE(OTHER, by));
+#define MAX(by) v = max(v, __builtin_shufflevector(v, v, EACH_LANE(OTHER, by)));
+INLINE double sum(Doubles v) { EACH_STEP(ADD) return v[0]; }
+INLINE uint64_t sum(Words v) { EACH_STEP(ADD) return (uint64_t)v[0]; }
+INLINE double largest(Doubles v) { EACH_STEP(MAX) return v[0]; }
+INLINE bool any(Words mask) { return sum(-mask) != 0; }
+
+/* A square turned over its diagonal: for each bit of the position, the off-diagonal quarters change places. */
+#define TURN(by)                                                                  \
+    _Pragma("GCC unroll 8") for (int i = 0; i < LANES; i++) if (!(i & by)) {      \
+        Vector a = row[i], b = row[i | by];                                       \
+        row[i] = __builtin_shufflevector(a, b, EACH_LANE(UPPER, by));             \
+        row[i | by] = __builtin_shufflevector(a, b, EACH_LANE(LOWER, by));        \
+    }
+template <class Vector> INLINE void transpose(Vector *row) { EACH_STEP(TURN) }
+#undef EACH_LANE
+#undef EACH_STEP
+#undef OTHER
+#undef UPPER
+#undef LOWER
+#undef ADD
+#undef MAX
+#undef TURN
 
 /* A number M so that (c + M) - M rounds c to a grid on which sums of `count` numbers up to `bound` are exact. */
-INLINE double grid(double bound, Py_ssize_t count) {
-    double total = bound * (double)(count < 4 ? 4 : count);
-    uint64_t bits;
-    memcpy(&bits, &total, 8);
-    bits &= 0x7ff0000000000000u; /* the power of two at or below it */
-    memcpy(&total, &bits, 8);
-    return 1.5 * total;
+INLINE Doubles grid(Doubles bound, Py_ssize_t count) {
+    Words power = (Words)(bound * all((double)(count < 4 ? 4 : count)));
+    power &= 0x7ff0000000000000; /* the power of two at or below it */
+    return all(1.5) * (Doubles)power;
 }
 
-/* The active neurons of a sample, one after the other. */
-INLINE Py_ssize_t next_active(const uint8_t *active, Py_ssize_t q, Py_ssize_t units) {
+/* The positions of the active neurons of a sample; returns how many. */
+INLINE Py_ssize_t active_neurons(const uint8_t *active, Py_ssize_t units, int32_t *found) {
+    Py_ssize_t n = 0, q = 0;
     for (uint64_t eight; q + 8 <= units; q += 8) {
         memcpy(&eight, active + q, 8);
-        if (eight) break;
+        if (!eight) continue;
+        for (int j = 0; j < 8; j++) found[n] = (int32_t)(q + j), n += active[q + j];
     }
-    while (q < units && !active[q]) q++;
-    return q;
+    for (; q < units; q++) found[n] = (int32_t)q, n += active[q];
+    return n;
 }
 
 /* What a sample keeps of a layer. */
@@ -168,7 +187,7 @@ INLINE bool keep(const Layer &layer, Py_ssize_t q, const double *r, double *c, d
         rough += product;
     }
     const double most = largest(high), least = largest(-low), bound = most > least ? most : least;
-    const double M = grid(bound, layer.inputs);
+    const double M = grid(all(bound), layer.inputs)[0];
     double sign = sum(rough) < 0 ? -1 : 1; /* of the value, but for roundings */
     double top, second, value;
     for (;; sign = -sign) {
@@ -192,11 +211,131 @@ INLINE bool keep(const Layer &layer, Py_ssize_t q, const double *r, double *c, d
     return true;
 }
 
+/* Four accumulators in turn, since each waits for its last result. */
+struct Chains {
+    Doubles chain[4];
+    INLINE_MEMBER Chains(double x) : chain{all(x), all(x), all(x), all(x)} {}
+    INLINE_MEMBER Doubles &operator[](Py_ssize_t i) { return chain[i & 3]; }
+    INLINE_MEMBER Doubles sum() const { return (chain[0] + chain[1]) + (chain[2] + chain[3]); }
+    INLINE_MEMBER Doubles largest() const { return max(max(chain[0], chain[1]), max(chain[2], chain[3])); }
+    INLINE_MEMBER Doubles smallest() const { return min(min(chain[0], chain[1]), min(chain[2], chain[3])); }
+};
+#define EACH_SYNAPSE(i)                                        \
+    for (Py_ssize_t block = 0; block < padded; block += 4)     \
+        _Pragma("GCC unroll 4") for (Py_ssize_t i = block; i < block + 4; i++)
+
+/* The same for up to LANES neurons at once, one in each lane: c holds their contributions to one synapse after another.
+ *
+ * Pays where there are few synapses: nothing is combined across lanes.
+ */
+template <class Weight>
+__attribute__((noinline)) bool keep_together(const Layer &layer, const int32_t *q, int neurons, const double *r, double *c, double *row,
+                          Kept &kept) {
+    const Py_ssize_t padded = layer.padded;
+    const Weight *w[LANES];
+    Words keys[2], lane;
+    for (int l = 0; l < LANES; l++) {
+        const Py_ssize_t neuron = q[l < neurons ? l : neurons - 1];
+        w[l] = static_cast<const Weight *>(layer.weight) + neuron * padded;
+        for (int word = 0; word < 2; word++) keys[word][l] = (int64_t)layer.unit_keys[2 * neuron + word];
+        lane[l] = l;
+    }
+    Chains high(-INFINITY), low(INFINITY), rough(0);
+    for (Py_ssize_t i = 0; i < padded; i += LANES) {
+        Doubles product[LANES];
+#pragma GCC unroll 8
+        for (int l = 0; l < LANES; l++) product[l] = at(w[l] + i) * at(r + i);
+        transpose(product);
+#pragma GCC unroll 8
+        for (int j = 0; j < LANES; j++) {
+            at(c + (i + j) * LANES) = product[j];
+            high[j] = max(product[j], high[j]), low[j] = min(product[j], low[j]);
+            rough[j] += product[j];
+        }
+    }
+    const Doubles most = high.largest(), least = low.smallest(), bound = max(most, -least);
+    const Doubles M = grid(bound, layer.inputs);
+    const Doubles sign = rough.sum() < Doubles{} ? all(-1) : all(1);
+    Doubles top = layer.absolute ? bound : sign < Doubles{} ? -least : most;
+    top = (top + M) - M;
+    Chains values(0), nexts(0);
+    EACH_SYNAPSE(i) {
+        Doubles rounded = ((at(c + i * LANES) + M) - M) * sign;
+        values[i] += rounded;
+        if (layer.absolute) rounded = max(rounded, -rounded);
+        at(c + i * LANES) = rounded;
+        nexts[i] = max(rounded < top ? rounded : Doubles{}, nexts[i]);
+    }
+    Doubles value = values.sum(), next = nexts.largest();
+    if (any(~(value - value == Doubles{}))) return false;
+    const Words wrong = (value < Doubles{}) | ((value == Doubles{}) & (sign < Doubles{}));
+    if (any(wrong)) { /* the rough sum had another sign */
+        value = wrong ? -value : value;
+        if (!layer.absolute) {
+            top = next = Doubles{};
+            for (Py_ssize_t i = 0; i < padded; i++) {
+                Doubles v = at(c + i * LANES);
+                at(c + i * LANES) = v = wrong ? -v : v;
+                top = max(v, top);
+            }
+            for (Py_ssize_t i = 0; i < padded; i++) {
+                Doubles v = at(c + i * LANES);
+                next = max(v < top ? v : Doubles{}, next);
+            }
+        }
+    }
+    const Doubles threshold = value * all(layer.gamma);
+    const Words zero = top <= Doubles{};
+    Doubles last = zero ? all(INFINITY) : top, total = zero ? Doubles{} : top;
+    for (;;) {
+        Words open = (total <= threshold) & (next > Doubles{});
+        if (!any(open)) break;
+        last = open ? next : last, total = open ? total + next : total;
+        Chains below(0);
+        EACH_SYNAPSE(i) {
+            Doubles v = at(c + i * LANES);
+            below[i] = max(v < last ? v : Doubles{}, below[i]);
+        }
+        next = open ? below.largest() : Doubles{};
+    }
+    Chains kept_sums(0);
+    EACH_SYNAPSE(i) {
+        Doubles v = at(c + i * LANES);
+        kept_sums[i] = v >= last ? kept_sums[i] + v : kept_sums[i];
+    }
+    const Doubles sums = kept_sums.sum();
+    const Words there = lane < neurons, equal = there & (sums != total), good = there & (sums == total);
+    Words key[2] = {};
+    for (Py_ssize_t i = 0; i < padded; i += LANES) {
+        Words mask[LANES], any_lane = {};
+#pragma GCC unroll 8
+        for (int j = 0; j < LANES; j++) {
+            mask[j] = (at(c + (i + j) * LANES) >= last) & good;
+            for (int word = 0; word < 2; word++)
+                key[word] += mask[j] & (int64_t)layer.synapse_keys[word * padded + i + j];
+        }
+        transpose(mask);
+#pragma GCC unroll 8
+        for (int j = 0; j < LANES; j++) any_lane |= mask[j];
+        at(kept.marked + i) |= any_lane;
+    }
+    for (int word = 0; word < 2; word++) kept.signature[word] += key[word] * keys[word];
+    if (any((equal | zero) & there))
+        for (int l = 0; l < neurons; l++) {
+            if (zero[l]) keep_one(layer, 0, q[l], kept);
+            if (!equal[l]) continue;
+            for (Py_ssize_t i = 0; i < padded; i++) row[i] = c[i * LANES + l];
+            keep_one_by_one(layer, row, threshold[l], q[l], kept);
+        }
+    return true;
+}
+
 /* Samples [first, last) of a layer; false if a contribution is not finite. */
 template <class Weight>
 INLINE bool fold_samples(const Layer &layer, Py_ssize_t first, Py_ssize_t last, double *scratch) {
     const Py_ssize_t padded = layer.padded;
-    double *r = scratch, *c = r + padded, *oriented = c + padded;
+    double *r = scratch, *c = r + padded, *oriented = c + padded, *together = oriented + 2 * padded;
+    int32_t *q = reinterpret_cast<int32_t *>(together + PADDING * padded);
     memset(r, 0, padded * sizeof *r);
     for (Py_ssize_t s = first; s < last; s++) {
         const uint8_t *active = layer.active + s * layer.units;
@@ -204,9 +343,15 @@ INLINE bool fold_samples(const Layer &layer, Py_ssize_t first, Py_ssize_t last, 
         Kept kept = {reinterpret_cast<int64_t *>(oriented + padded), {{}, {}}};
         for (Py_ssize_t i = 0; i < layer.inputs; i++) r[i] = (float)(value[i] - layer.mean[i]);
         memset(kept.marked, 0, padded * sizeof *kept.marked);
-        for (Py_ssize_t q = next_active(active, 0, layer.units); q < layer.units;
-             q = next_active(active, q + 1, layer.units))
-            if (!keep<Weight>(layer, q, r, c, oriented, kept)) return false;
+        const Py_ssize_t neurons = active_neurons(active, layer.units, q);
+        for (Py_ssize_t k = 0; k < neurons;) {
+            const int some = (int)(neurons - k < LANES ? neurons - k : LANES);
+            if (padded <= FEW && some > 1) {
+                if (!keep_together<Weight>(layer, q + k, some, r, together, c, kept)) return false;
+                k += some;
+            } else if (!keep<Weight>(layer, q[k++], r, c, oriented, kept))
+                return false;
+        }
         for (int word = 0; word < 2; word++) layer.signature[2 * s + word] += sum(kept.signature[word]);
         uint8_t *source = layer.source + s * layer.inputs;
         for (Py_ssize_t i = 0; i < layer.inputs; i++) source[i] |= kept.marked[i] != 0;

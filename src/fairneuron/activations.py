@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fairneuron.batches import Batches
-from fairneuron.checks import check_model, copied
+from fairneuron.checks import check_model
 from fairneuron.errors import ModelError
 from fairneuron.forward import evaluation
 from fairneuron.graph import Elementwise, Layer, Linear, Recorder, Sum
@@ -18,6 +18,8 @@ from fairneuron.training import Progress
 
 Values = dict[int, torch.Tensor]
 """Layer, by its position, to its values ``(batch, units)`` float64."""
+
+Twins = dict[nn.Module, nn.Module]
 
 _BATCH = 1 << 22  # bytes of activations in a batch: they stay in the cache
 _REMEMBERED = 1 << 28  # bytes of activations that the second pass need not compute again
@@ -39,7 +41,7 @@ class Activations:
     def __init__(self, model: nn.Module, example: torch.Tensor) -> None:
         check_model(model, example)
         self.graph = trace(model)
-        self._module = copied(_modules_of(self.graph.module)).double().eval()
+        self._module = _in_float64(self.graph.module, nn.Module, {}).eval()
         self.read = {s for layer in self.ruled() for s in layer.sources}
         self.device = self.graph.weight(self.graph.linear[0]).device
         self._cloned = False  # values that a later step of the network overwrites
@@ -103,12 +105,23 @@ class Activations:
         return values
 
 
-def _modules_of(module: nn.Module) -> nn.Module:
-    """What a traced network consists of, without its generated code, which is slow to copy."""
-    plain = nn.Module()
-    for kind in ("_modules", "_parameters", "_buffers"):
-        getattr(plain, kind).update(getattr(module, kind))
-    return plain
+def _in_float64(module: nn.Module, kind: type[nn.Module], twins: Twins) -> nn.Module:
+    """A twin with tensors of its own in float64; all else is shared, which is quick."""
+    if module not in twins:
+        twin = twins[module] = nn.Module.__new__(kind)
+        vars(twin).update(vars(module))
+        for places in ("_parameters", "_buffers"):
+            tensors = {name: _double(value) for name, value in getattr(module, places).items()}
+            vars(twin)[places] = tensors
+        vars(twin)["_modules"] = {
+            name: child and _in_float64(child, type(child), twins)
+            for name, child in module._modules.items()
+        }
+    return twins[module]
+
+
+def _double(value: torch.Tensor | None) -> torch.Tensor | None:
+    return value.detach().double() if value is not None and value.is_floating_point() else value
 
 
 def _require_finite(layer: Layer, value: torch.Tensor) -> None:

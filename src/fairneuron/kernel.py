@@ -23,6 +23,7 @@ import torch
 from fairneuron.errors import warn
 
 _LANES = 8  # of the compiled loops
+_WORK = 1 << 19  # contributions, a millisecond or so, that are worth a thread
 _TORCH = "torch"  # what FAIRNEURON_KERNEL is set to, to do without the compiled kernel
 
 
@@ -173,13 +174,12 @@ class Wiring:
         sizes = (n, self.units, self.fan_in, weight.shape[1])
         bits = 8 * weight.itemsize
 
-        def part(first: int) -> bool:
-            last = min(first + share, n)
+        def part(first: int, last: int) -> bool:
             return kernel(*arrays, sizes, bits, gamma, absolute, first, last, isa)
 
-        threads = torch.get_num_threads()
-        share = max(-(-n // threads), 32)
-        if share >= n:
-            return part(0)
+        threads = min(torch.get_num_threads(), int(active.sum()) * self.fan_in // _WORK)
+        if threads < 2:
+            return part(0, n)
+        cuts = [n * k // threads for k in range(threads + 1)]
         with ThreadPoolExecutor(threads) as pool:
-            return all(pool.map(part, range(0, n, share)))
+            return all(pool.map(part, cuts[:-1], cuts[1:]))
