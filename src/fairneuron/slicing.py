@@ -339,7 +339,8 @@ class Slicer:
 def _neurons(active: Active, layer: int, values: Values) -> torch.Tensor:
     """Which neurons of a layer are active, none yet unless another reader made some."""
     if layer not in active:
-        active[layer] = torch.zeros_like(values[layer], dtype=torch.bool)
+        value = values[layer]
+        active[layer] = torch.zeros(value.shape, dtype=torch.bool, device=value.device)
     return active[layer]
 
 
