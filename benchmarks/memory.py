@@ -107,7 +107,7 @@ def measure(path: str) -> None:
 def run(*arguments: str) -> str:
     """What Python prints for these arguments."""
     command = [sys.executable, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout  # noqa: S603
 
 
 def section(quick: bool = False) -> str:

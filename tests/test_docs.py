@@ -88,6 +88,29 @@ def test_the_figures_of_the_readme_are_those_of_the_effect_page() -> None:
         assert f"| {accuracy} | {gap} |" in page
 
 
+def test_the_page_on_paths_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its programs run one after the other, and their own assertions hold."""
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "paths.md").read_text()
+    programs = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(programs) > 4
+    names: dict = {}
+    for program in programs:
+        exec(compile(program, "paths.md", "exec"), names)  # noqa: S102  # our own file
+    assert names["merged"].counts.tolist() == names["paths"].counts.tolist()
+
+
+def test_the_performance_page_is_what_its_command_writes() -> None:
+    """It names the command, and has every section of it."""
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert "Made by `scripts/benchmark`" in page
+    assert "benchmarks/report.py" in (ROOT / "scripts" / "benchmark").read_text()
+    sections = [p.read_text() for p in (ROOT / "benchmarks").glob("*.py")]
+    titles = {t for text in sections for t in re.findall(r'TEXT = """## (.*)', text)}
+    assert len(titles) == 4
+    assert {f"## {title}" in page for title in titles} == {True}
+
+
 YOUR_DATA = (ROOT / "docs" / "your-data.md").read_text()
 STEPS = re.findall(r"```(sh|python)\n(.*?)```", YOUR_DATA, flags=re.DOTALL)
 

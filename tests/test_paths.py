@@ -39,6 +39,7 @@ def equal(one: fn.Paths, other: fn.Paths) -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # of a worker's fork
 @pytest.mark.parametrize(
     "give",
     [

@@ -125,16 +125,22 @@ def test_batch_size_does_not_matter(parts, trained, batch_size: int) -> None:
     np.testing.assert_array_equal(one.path_of, other.path_of)
 
 
-def test_number_of_threads_does_not_matter(parts, trained) -> None:
-    """One thread and two give the same ids."""
+@pytest.mark.parametrize("work", [1, 1 << 19])
+def test_number_of_threads_does_not_matter(
+    parts, trained, monkeypatch: pytest.MonkeyPatch, work: int
+) -> None:
+    """One thread, two and three give the same ids, also where a thread gets little to do."""
+    monkeypatch.setattr("fairneuron.kernel._WORK", work)
     threads, found = torch.get_num_threads(), []
     try:
-        for count in (1, 2):
+        for count in (1, 2, 3):
             torch.set_num_threads(count)
             found.append(fn.activation_paths(trained, parts[0].x, gamma=0.3))
     finally:
         torch.set_num_threads(threads)
-    np.testing.assert_array_equal(found[0].path_of, found[1].path_of)
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0].path_of, other.path_of)
+        np.testing.assert_array_equal(found[0].signatures, other.signatures)
 
 
 @settings(max_examples=20, deadline=None)

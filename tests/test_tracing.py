@@ -459,3 +459,24 @@ def test_casts_in_the_forward_are_harmless() -> None:
         fn.activation_paths(wired(f, **layers()), x).path_of.tolist() for f in (forward, plain)
     )
     assert same_partition(one, other)
+
+
+def test_constants_that_forward_makes_are_kept() -> None:
+    """A tensor that is made in forward scales the inputs; the model does not keep it."""
+
+    class Scaled(nn.Module):
+        def __init__(self, constant: bool) -> None:
+            super().__init__()
+            self.net, self.constant = network(3), constant
+            self.register_buffer("scale", torch.tensor([1.0, 2, 3, 4, 5]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scale = torch.tensor([1.0, 2, 3, 4, 5]) if self.constant else self.scale
+            return self.net(x * scale)
+
+    x = data(3)
+    made, registered = Scaled(True), Scaled(False)
+    before = set(vars(made))
+    one, other = (fn.activation_paths(net, x).path_of.tolist() for net in (made, registered))
+    assert one == other
+    assert set(vars(made)) == before

@@ -6,6 +6,7 @@ import inspect
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import fx, nn
@@ -71,8 +72,9 @@ def trace(model: nn.Module) -> Graph:
     try:
         # functional dropout is traced as it is in eval mode: absent
         with evaluation(model), _attributes_kept(model):
-            module = fx.symbolic_trace(model, concrete_args=_defaults(model))
-        _simplify(module)
+            graph = fx.Tracer().trace(model, _defaults(model))
+            _simplify(model, graph)
+            module = fx.GraphModule(model, graph)  # with the constants that tracing left
         builder = _Builder(module)
         for node in module.graph.nodes:
             builder.add(node)
@@ -110,15 +112,14 @@ def _attributes_kept(model: nn.Module) -> Iterator[None]:
             list_[:] = values
 
 
-def _simplify(module: fx.GraphModule) -> None:
+def _simplify(model: nn.Module, graph: fx.Graph) -> None:
     """Drops steps that do not lead to the output, and makes in-place steps explicit.
 
     After ``relu_(h)`` whoever reads h reads the result; fx records them as readers of the old h.
     """
-    graph = module.graph
     order = {node: i for i, node in enumerate(graph.nodes)}
     for node in graph.nodes:
-        if _in_place(module, node):
+        if _in_place(model, node):
             changed = node.args[0]
             if _name(changed) in _VIEWS and len(changed.all_input_nodes[0].users) > 1:
                 raise _unsupported(node.name, "an in-place step on a view")
@@ -130,8 +131,7 @@ def _simplify(module: fx.GraphModule) -> None:
         if checked or optional or (node.target is operator.eq and not node.users):
             graph.erase_node(node)
     graph.set_codegen(fx.graph.CodeGen())
-    graph.eliminate_dead_code()
-    module.recompile()
+    graph.eliminate_dead_code(partial(_has_effect, model))
 
 
 def _name(node: fx.Node) -> str:
@@ -139,10 +139,17 @@ def _name(node: fx.Node) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
-def _in_place(module: fx.GraphModule, node: fx.Node) -> bool:
+def _has_effect(model: nn.Module, node: fx.Node) -> bool:
+    """Whether a step must stay although nothing reads its value."""
+    if node.op == "call_module":
+        return bool(getattr(model.get_submodule(str(node.target)), "is_impure", False))
+    return node.is_impure()
+
+
+def _in_place(model: nn.Module, node: fx.Node) -> bool:
     """Whether a step overwrites its first argument."""
     if node.op == "call_module":
-        return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
+        return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
     if node.op not in ("call_function", "call_method"):
         return False
     name = _name(node)

@@ -1,6 +1,6 @@
 """Slicing on CUDA, where the torch twin of the kernel does the work.
 
-    python benchmarks/cuda.py [--quick]
+    python benchmarks/gpu.py [--quick]
 
 Absolute times. Every partition is compared with that of the CPU.
 """
