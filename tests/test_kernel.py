@@ -124,7 +124,7 @@ def test_prefixes_are_those_of_exact_arithmetic(
         order = sorted(range(fan_in), key=lambda i: (-oriented[i], i))
         expected, ahead = {order[0]}, oriented[order[0]]
         for i in order[1:]:
-            if ahead > Fraction(gamma) * abs(total) or oriented[i] <= 0:
+            if ahead > Fraction(gamma * float(abs(total))) or oriented[i] <= 0:
                 break
             expected.add(i)
             ahead += oriented[i]
@@ -169,7 +169,7 @@ def test_networks_in_float64_and_16_bits_have_a_kernel_too() -> None:
         np.testing.assert_array_equal(by_kernel.signatures, by_torch.signatures)
 
 
-@pytest.mark.parametrize("choice", ["compiled", "torch"])
+@pytest.mark.parametrize("choice", [pytest.param("compiled", marks=needs_kernel), "torch"])
 def test_contributions_that_overflow_name_the_layer(
     monkeypatch: pytest.MonkeyPatch, choice: str
 ) -> None:
@@ -183,6 +183,54 @@ def test_contributions_that_overflow_name_the_layer(
     with pytest.raises(ModelError, match="layer '0'") as caught:
         fn.activation_paths(net.double(), x)
     assert caught.value.code == "model-nonfinite"
+
+
+def folded(weight: torch.Tensor, gamma: float, isa: int) -> torch.Tensor:
+    """Which synapses of one neuron the kernel keeps for a sample of ones, ``(fan_in,)`` bool."""
+    fan_in = weight.shape[1]
+    wiring = Wiring(weight, 1, fan_in, 0, torch.device("cpu"))
+    source = torch.zeros(1, fan_in, dtype=torch.bool)
+    signature = torch.zeros(1, 2, dtype=torch.int64)
+    ones = torch.ones(1, fan_in, dtype=torch.float64)
+    nothing, active = torch.zeros(fan_in, dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
+    wiring.fold(ones, nothing, active, source, signature, gamma=gamma, absolute=False, isa=isa)
+    kept = source[0].nonzero()[:, 0]
+    assert torch.equal(signature[0], wiring.keys(torch.zeros_like(kept), kept).sum(0))
+    return source[0]
+
+
+@needs_kernel
+@pytest.mark.parametrize("isa", range(len(SETS)))
+@pytest.mark.parametrize("n", [107, 161, 197, 389])
+def test_sums_are_exact_where_rounding_carries_upwards(n: int, isa: int) -> None:
+    """1 / n is rounded up: n of them exceed the power of two above n - 1 of them."""
+    weight = torch.full((1, n), 1 / n, dtype=torch.float64)
+    expected = keep_prefix(weight, (n - 1) / n)[0]
+    assert torch.equal(folded(weight, (n - 1) / n, isa), expected)
+    exact = Fraction(float(kernel._on_grid(weight)[0, 0]))
+    threshold = Fraction((n - 1) / n * float(n * exact))
+    assert int(expected.sum()) == next(k for k in range(1, n + 1) if k * exact > threshold)
+
+
+@needs_kernel
+@pytest.mark.parametrize("isa", range(len(SETS)))
+def test_denormal_contributions_and_zeros(isa: int) -> None:
+    """Zeros are never kept beside positive ones, however small those are."""
+    weight = torch.tensor([[5e-324] * 4 + [0.0] * 4], dtype=torch.float64)
+    for gamma in (0.5, 0.9, 1.0):
+        assert torch.equal(folded(weight, gamma, isa), keep_prefix(weight, gamma)[0])
+
+
+@needs_kernel
+@pytest.mark.parametrize("isa", range(len(SETS)))
+@pytest.mark.parametrize("fan_in", [300, 5000])
+def test_many_equal_contributions(fan_in: int, isa: int) -> None:
+    """Duplicated neurons and few different weights: the lower index first."""
+    rng = np.random.default_rng(fan_in)
+    for values in (np.repeat(rng.random(fan_in // 2), 2), rng.integers(-3, 8, fan_in) / 8):
+        weight = torch.tensor(values[None])
+        for gamma in (0.1, 0.9, 1.0):
+            assert torch.equal(folded(weight, gamma, isa), keep_prefix(weight, gamma)[0])
 
 
 @needs_kernel

@@ -7,10 +7,13 @@
  *
  * Needs the vector types of GCC and Clang; no C++ library. Arrays are padded with zeros to whole vectors.
  */
+#ifndef Py_GIL_DISABLED /* free-threaded builds have no stable interface */
 #define Py_LIMITED_API 0x030b0000
+#endif
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,7 +22,6 @@
 #define INLINE static inline __attribute__((always_inline))
 #define INLINE_MEMBER inline __attribute__((always_inline))
 enum { PIVOTS = 3, NEAR = 3, FEW = 64, PADDING = 8 };
-static const double SMALLEST = 4.9406564584124654e-324;
 
 struct Layer {
     const void *weight;           /* (units, padded) */
@@ -32,6 +34,7 @@ struct Layer {
     uint64_t *signature;          /* (samples, 2) */
     Py_ssize_t units, inputs, padded;
     double gamma;
+    double smallest; /* above 0, for the thread: denormals may count as 0 */
     int absolute;
 };
 
@@ -41,24 +44,37 @@ struct Layer {
 #include "_rows.h"
 #undef ISA
 #undef LANES
-#if defined(__x86_64__) && !defined(__clang__)
+#if defined(__x86_64__)
 #define WIDER 1
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
 #pragma GCC push_options
-#pragma GCC target("arch=x86-64-v3")
+#pragma GCC target("avx2")
+#endif
 #define ISA avx2
 #define LANES 4
 #include "_rows.h"
 #undef ISA
 #undef LANES
+#ifdef __clang__
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw"))), apply_to = function)
+#else
 #pragma GCC pop_options
 #pragma GCC push_options
-#pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,prefer-vector-width=512")
+#endif
 #define ISA avx512
 #define LANES 8
 #include "_rows.h"
 #undef ISA
 #undef LANES
+#ifdef __clang__
+#pragma clang attribute pop
+#else
 #pragma GCC pop_options
+#endif
 #endif
 
 struct Variant {
@@ -72,8 +88,10 @@ static int usable(Variant *found) {
     int n = 0;
 #ifdef WIDER
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("x86-64-v4")) found[n++] = {"avx512", avx512::fold_float, avx512::fold_double};
-    if (__builtin_cpu_supports("x86-64-v3")) found[n++] = {"avx2", avx2::fold_float, avx2::fold_double};
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512bw"))
+        found[n++] = {"avx512", avx512::fold_float, avx512::fold_double};
+    if (__builtin_cpu_supports("avx2")) found[n++] = {"avx2", avx2::fold_float, avx2::fold_double};
 #endif
     found[n++] = {"baseline", baseline::fold_float, baseline::fold_double};
     return n;
@@ -137,6 +155,8 @@ static PyObject *fold(PyObject *self, PyObject *args) {
         layer.signature = static_cast<uint64_t *>(buffers[SIGNATURE].buf);
         layer.units = units, layer.inputs = inputs, layer.padded = padded;
         double *aligned = reinterpret_cast<double *>((reinterpret_cast<uintptr_t>(scratch) + 63) & ~uintptr_t(63));
+        const volatile double denormal = 4.9406564584124654e-324; /* compared at run time */
+        layer.smallest = denormal > 0 ? denormal : DBL_MIN;
         Py_BEGIN_ALLOW_THREADS
         finite = (bits == 32 ? variants[isa].fold_float : variants[isa].fold_double)(layer, first, last, aligned);
         Py_END_ALLOW_THREADS

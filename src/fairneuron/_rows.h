@@ -3,12 +3,13 @@ namespace ISA {
 
 typedef double Doubles __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
 typedef int64_t Words __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
+typedef uint64_t Keys __attribute__((vector_size(8 * LANES), aligned(8), may_alias)); /* their sums wrap around */
 typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 INLINE Doubles at(const double *p) { return *(const Doubles *)p; }
 INLINE Doubles at(const float *p) { return __builtin_convertvector(*(const Floats *)p, Doubles); }
 INLINE Doubles &at(double *p) { return *(Doubles *)p; }
-INLINE Words at(const uint64_t *p) { return *(const Words *)p; }
+INLINE Keys at(const uint64_t *p) { return *(const Keys *)p; }
 INLINE Words &at(int64_t *p) { return *(Words *)p; }
 INLINE Doubles all(double x) { return x - Doubles{}; }
 INLINE Doubles max(Doubles a, Doubles b) { return a > b ? a : b; }
@@ -24,28 +25,35 @@ INLINE Doubles min(Doubles a, Doubles b) { return a < b ? a : b; }
 #define EACH_LANE(f, by) f(0, by), f(1, by)
 #define EACH_STEP(f) f(1)
 #endif
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Words{__VA_ARGS__})
+#endif
 #define OTHER(j, by) ((j) ^ (by))
 #define UPPER(j, by) ((j) & (by) ? LANES + ((j) ^ (by)) : (j))
 #define LOWER(j, by) ((j) & (by) ? LANES + (j) : (j) | (by))
 
 /* A vector combined with itself, lanes j and j ^ 4, then j ^ 2, then j ^ 1: the result is in every lane. */
-#define ADD(by) v += __builtin_shufflevector(v, v, EACH_LANE(OTHER, by));
-#define MAX(by) v = max(v, __builtin_shufflevector(v, v, EACH_LANE(OTHER, by)));
+#define ADD(by) v += SHUFFLE(v, v, EACH_LANE(OTHER, by));
+#define MAX(by) v = max(v, SHUFFLE(v, v, EACH_LANE(OTHER, by)));
 INLINE double sum(Doubles v) { EACH_STEP(ADD) return v[0]; }
-INLINE uint64_t sum(Words v) { EACH_STEP(ADD) return (uint64_t)v[0]; }
+INLINE uint64_t sum(Keys v) { EACH_STEP(ADD) return v[0]; }
 INLINE double largest(Doubles v) { EACH_STEP(MAX) return v[0]; }
-INLINE bool any(Words mask) { return sum(-mask) != 0; }
+INLINE bool any(Words mask) { return sum((Keys)-mask) != 0; }
 
 /* A square turned over its diagonal: for each bit of the position, the off-diagonal quarters change places. */
 #define TURN(by)                                                                  \
     _Pragma("GCC unroll 8") for (int i = 0; i < LANES; i++) if (!(i & by)) {      \
         Vector a = row[i], b = row[i | by];                                       \
-        row[i] = __builtin_shufflevector(a, b, EACH_LANE(UPPER, by));             \
-        row[i | by] = __builtin_shufflevector(a, b, EACH_LANE(LOWER, by));        \
+        row[i] = SHUFFLE(a, b, EACH_LANE(UPPER, by));                             \
+        row[i | by] = SHUFFLE(a, b, EACH_LANE(LOWER, by));                        \
     }
-template <class Vector> INLINE void transpose(Vector *row) { EACH_STEP(TURN) }
+INLINE void transpose(Doubles *row) { typedef Doubles Vector; EACH_STEP(TURN) }
+INLINE void transpose(Words *row) { typedef Words Vector; EACH_STEP(TURN) }
 #undef EACH_LANE
 #undef EACH_STEP
+#undef SHUFFLE
 #undef OTHER
 #undef UPPER
 #undef LOWER
@@ -53,9 +61,10 @@ template <class Vector> INLINE void transpose(Vector *row) { EACH_STEP(TURN) }
 #undef MAX
 #undef TURN
 
-/* A number M so that (c + M) - M rounds c to a grid on which sums of `count` numbers up to `bound` are exact. */
+/* A number M so that (c + M) - M rounds c to a grid on which sums of `count` numbers up to `bound` are exact. (One more than
+ * `count`, since rounding may carry each of them above `bound`.) */
 INLINE Doubles grid(Doubles bound, Py_ssize_t count) {
-    Words power = (Words)(bound * all((double)(count < 4 ? 4 : count)));
+    Words power = (Words)(bound * all((double)(count < 3 ? 4 : count + 1)));
     power &= 0x7ff0000000000000; /* the power of two at or below it */
     return all(1.5) * (Doubles)power;
 }
@@ -66,16 +75,16 @@ INLINE Py_ssize_t active_neurons(const uint8_t *active, Py_ssize_t units, int32_
     for (uint64_t eight; q + 8 <= units; q += 8) {
         memcpy(&eight, active + q, 8);
         if (!eight) continue;
-        for (int j = 0; j < 8; j++) found[n] = (int32_t)(q + j), n += active[q + j];
+        for (int j = 0; j < 8; j++) found[n] = (int32_t)(q + j), n += active[q + j] != 0;
     }
-    for (; q < units; q++) found[n] = (int32_t)q, n += active[q];
+    for (; q < units; q++) found[n] = (int32_t)q, n += active[q] != 0;
     return n;
 }
 
 /* What a sample keeps of a layer. */
 struct Kept {
     int64_t *marked;    /* (padded): not 0 where a kept synapse comes from */
-    Words signature[2]; /* its lanes add up to the sum of the keys */
+    Keys signature[2];  /* its lanes add up to the sum of the keys */
 };
 
 /* The largest contribution below a bound, or 0. */
@@ -91,36 +100,25 @@ INLINE double largest_below(const double *c, Py_ssize_t padded, double bound) {
 /* Keeps all contributions at or above a bound, or (times = -1) takes that back; returns their sum. */
 INLINE double keep_from(const Layer &layer, const double *c, double bound, Py_ssize_t q, int times, Kept &kept) {
     const uint64_t *keys = layer.synapse_keys, *unit = layer.unit_keys + 2 * q;
-    Words first = {}, second = {};
+    Keys first = {}, second = {};
     Doubles total = {};
     for (Py_ssize_t i = 0; i < layer.padded; i += LANES) {
         Doubles v = at(c + i);
         Words mask = v >= all(bound);
         total = mask ? total + v : total;
         at(kept.marked + i) += mask * times;
-        first += at(keys + i) & mask;
-        second += at(keys + layer.padded + i) & mask;
+        first += at(keys + i) & (Keys)mask;
+        second += at(keys + layer.padded + i) & (Keys)mask;
     }
-    kept.signature[0] += first * ((int64_t)unit[0] * times);
-    kept.signature[1] += second * ((int64_t)unit[1] * times);
+    kept.signature[0] += first * (unit[0] * (uint64_t)times);
+    kept.signature[1] += second * (unit[1] * (uint64_t)times);
     return sum(total);
 }
 
 INLINE void keep_one(const Layer &layer, Py_ssize_t i, Py_ssize_t q, Kept &kept) {
     kept.marked[i] -= 1;
     for (int word = 0; word < 2; word++)
-        kept.signature[word][0] += (int64_t)(layer.unit_keys[2 * q + word] * layer.synapse_keys[word * layer.padded + i]);
-}
-
-/* One synapse after the other, as the paper has it; for neurons with equal contributions. */
-void keep_one_by_one(const Layer &layer, const double *c, double threshold, Py_ssize_t q, Kept &kept) {
-    double total = 0;
-    for (double value = INFINITY; total <= threshold;) {
-        value = largest_below(c, layer.padded, value);
-        if (value <= 0) break;
-        for (Py_ssize_t i = 0; i < layer.inputs && total <= threshold; i++)
-            if (c[i] == value) keep_one(layer, i, q, kept), total += value;
-    }
+        kept.signature[word][0] += layer.unit_keys[2 * q + word] * layer.synapse_keys[word * layer.padded + i];
 }
 
 /* Sums of the contributions at or above each pivot. */
@@ -133,6 +131,44 @@ INLINE void sums_from(const double *c, Py_ssize_t padded, const double *pivot, d
     for (int p = 0; p < PIVOTS; p++) sums[p] = sum(total[p]);
 }
 
+/* Where a prefix ends, while it is searched. */
+struct End {
+    double last;  /* the prefix holds all from here on */
+    double total; /* the sum of these */
+    double lower; /* the sum of those from here on is too large */
+};
+
+/* Brings both sides of the end nearer by trying pivots, the largest being `next`, the largest below `last`; false if all
+ * contributions equal to `next` are too much. */
+INLINE bool narrow(const Layer &layer, const double *c, double next, double threshold, End &end) {
+    double pivot[PIVOTS], sums[PIVOTS];
+    for (int p = 0; p < PIVOTS; p++)
+        pivot[p] = end.lower > 0 ? end.lower + (next - end.lower) * (PIVOTS - p) / PIVOTS : next / (1 << p);
+    pivot[0] = next;
+    if (layer.gamma >= 1 && end.lower <= 0) pivot[PIVOTS - 1] = 0; /* all may be needed, */
+    for (int p = 0; p < PIVOTS; p++)
+        if (pivot[p] <= 0) pivot[p] = layer.smallest; /* but none that is 0 */
+    sums_from(c, layer.padded, pivot, sums);
+    if (sums[0] > threshold) return false;
+    for (int p = 0; p < PIVOTS; p++) {
+        if (sums[p] <= threshold && pivot[p] < end.last) end.last = pivot[p], end.total = sums[p];
+        if (sums[p] > threshold && pivot[p] > end.lower) end.lower = pivot[p];
+    }
+    return true;
+}
+
+/* The same as keep_prefix, for neurons with equal contributions: those at the end are kept one after the other. */
+void keep_with_ties(const Layer &layer, const double *c, double threshold, Py_ssize_t q, Kept &kept) {
+    End end = {INFINITY, 0, 0};
+    double next;
+    do next = largest_below(c, layer.padded, end.last);
+    while (next > 0 && next <= threshold - end.total && narrow(layer, c, next, threshold, end));
+    keep_from(layer, c, end.last, q, 1, kept);
+    if (next <= 0) return;
+    for (Py_ssize_t i = 0; i < layer.inputs && end.total <= threshold; i++)
+        if (c[i] == next) keep_one(layer, i, q, kept), end.total += next;
+}
+
 /* Keeps the shortest prefix of the sorted contributions of neuron q whose sum exceeds the threshold.
  *
  * The prefix ends at some value, and holds everything from there on. That value is found without sorting: down from the
@@ -140,37 +176,17 @@ INLINE void sums_from(const double *c, Py_ssize_t padded, const double *pivot, d
  */
 INLINE void keep_prefix(const Layer &layer, const double *c, double top, double second, double threshold, Py_ssize_t q,
                         Kept &kept) {
-    double next = top, last = INFINITY, total = 0, lower = 0; /* the sum from `last` on; that from `lower` on is too large */
-    for (;;) {
-        const double missing = threshold - total;
-        if (next > missing) {
-            last = next, total += next;
-            break;
-        }
-        if (missing <= NEAR * next) {
-            last = next, total += next;
-        } else {
-            double pivot[PIVOTS], sums[PIVOTS];
-            for (int p = 0; p < PIVOTS; p++)
-                pivot[p] = lower > 0 ? lower + (next - lower) * (PIVOTS - p) / PIVOTS : next / (1 << p);
-            pivot[0] = next;
-            if (layer.gamma >= 1 && lower <= 0) pivot[PIVOTS - 1] = SMALLEST; /* all that are positive may be needed */
-            sums_from(c, layer.padded, pivot, sums);
-            if (sums[0] > threshold) { /* it ends among equals: told below */
-                last = next, total += next;
-                break;
-            }
-            for (int p = 0; p < PIVOTS; p++) {
-                if (sums[p] <= threshold && pivot[p] < last) last = pivot[p], total = sums[p];
-                if (sums[p] > threshold && pivot[p] > lower) lower = pivot[p];
-            }
-        }
-        next = last == top ? second : largest_below(c, layer.padded, last);
-        if (next <= 0) break;
+    End end = {INFINITY, 0, 0};
+    for (double next = top; next > 0; next = end.last == top ? second : largest_below(c, layer.padded, end.last)) {
+        const double missing = threshold - end.total;
+        const bool few = missing <= NEAR * next;
+        const bool more = next <= missing && (few || narrow(layer, c, next, threshold, end));
+        if (few || !more) end.last = next, end.total += next; /* as if no other were equal */
+        if (!more) break;
     }
-    if (keep_from(layer, c, last, q, 1, kept) != total) { /* some are equal */
-        keep_from(layer, c, last, q, -1, kept);
-        keep_one_by_one(layer, c, threshold, q, kept);
+    if (keep_from(layer, c, end.last, q, 1, kept) != end.total) { /* some are equal */
+        keep_from(layer, c, end.last, q, -1, kept);
+        keep_with_ties(layer, c, threshold, q, kept);
     }
 }
 
@@ -233,11 +249,12 @@ __attribute__((noinline)) bool keep_together(const Layer &layer, const int32_t *
                           Kept &kept) {
     const Py_ssize_t padded = layer.padded;
     const Weight *w[LANES];
-    Words keys[2], lane;
+    Keys keys[2];
+    Words lane;
     for (int l = 0; l < LANES; l++) {
         const Py_ssize_t neuron = q[l < neurons ? l : neurons - 1];
         w[l] = static_cast<const Weight *>(layer.weight) + neuron * padded;
-        for (int word = 0; word < 2; word++) keys[word][l] = (int64_t)layer.unit_keys[2 * neuron + word];
+        for (int word = 0; word < 2; word++) keys[word][l] = layer.unit_keys[2 * neuron + word];
         lane[l] = l;
     }
     Chains high(-INFINITY), low(INFINITY), rough(0);
@@ -305,14 +322,14 @@ __attribute__((noinline)) bool keep_together(const Layer &layer, const int32_t *
     }
     const Doubles sums = kept_sums.sum();
     const Words there = lane < neurons, equal = there & (sums != total), good = there & (sums == total);
-    Words key[2] = {};
+    Keys key[2] = {};
     for (Py_ssize_t i = 0; i < padded; i += LANES) {
         Words mask[LANES], any_lane = {};
 #pragma GCC unroll 8
         for (int j = 0; j < LANES; j++) {
             mask[j] = (at(c + (i + j) * LANES) >= last) & good;
             for (int word = 0; word < 2; word++)
-                key[word] += mask[j] & (int64_t)layer.synapse_keys[word * padded + i + j];
+                key[word] += (Keys)mask[j] & layer.synapse_keys[word * padded + i + j];
         }
         transpose(mask);
 #pragma GCC unroll 8
@@ -325,7 +342,7 @@ __attribute__((noinline)) bool keep_together(const Layer &layer, const int32_t *
             if (zero[l]) keep_one(layer, 0, q[l], kept);
             if (!equal[l]) continue;
             for (Py_ssize_t i = 0; i < padded; i++) row[i] = c[i * LANES + l];
-            keep_one_by_one(layer, row, threshold[l], q[l], kept);
+            keep_with_ties(layer, row, threshold[l], q[l], kept);
         }
     return true;
 }
@@ -346,7 +363,7 @@ INLINE bool fold_samples(const Layer &layer, Py_ssize_t first, Py_ssize_t last, 
         const Py_ssize_t neurons = active_neurons(active, layer.units, q);
         for (Py_ssize_t k = 0; k < neurons;) {
             const int some = (int)(neurons - k < LANES ? neurons - k : LANES);
-            if (padded <= FEW && some > 1) {
+            if (padded <= FEW && some > LANES / 2) {
                 if (!keep_together<Weight>(layer, q + k, some, r, together, c, kept)) return false;
                 k += some;
             } else if (!keep<Weight>(layer, q[k++], r, c, oriented, kept))

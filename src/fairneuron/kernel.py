@@ -1,7 +1,7 @@
 """The inner loop of slicing: which synapses of the active neurons are kept.
 
 Gao et al., Algorithm 1, lines 18 to 26. It exists twice, with one result: in torch, which runs on
-any device (``keep_prefix``), and compiled from ``_kernel.c``, for linear layers on the CPU.
+any device (``keep_prefix``), and compiled from ``_kernel.cpp``, for linear layers on the CPU.
 
 Every sum is exact. The contributions of a neuron are rounded to a grid so fine that nothing is
 lost that a float64 sum would have kept, and so coarse that no sum of them is ever rounded; so
@@ -83,10 +83,11 @@ def keep_prefix(c: torch.Tensor, gamma: float, *, absolute: bool = False) -> tor
 def _on_grid(c: torch.Tensor) -> torch.Tensor:
     """Contributions rounded to multiples of a power of two that makes sums of a row exact.
 
-    With u = 2^(e - 52), where 2^e is the power of two at or below ``fan_in * max |c|``, every sum
-    of the row's elements is a multiple of u and at most 2^53 u: float64 holds it exactly.
+    With u = 2^(e - 52), where 2^e is the power of two at or below ``(fan_in + 1) * max |c|``, every
+    sum of the row's rounded elements is a multiple of u and at most 2^53 u: float64 holds it. (One
+    more than ``fan_in``, since rounding may carry each of them above the largest.)
     """
-    total = c.abs().amax(1, keepdim=True) * max(c.shape[1], 4)
+    total = c.abs().amax(1, keepdim=True) * max(c.shape[1] + 1, 4)
     mantissa, _ = torch.frexp(total)  # in [0.5, 1)
     power = torch.where(mantissa > 0, total / (2 * mantissa), 0)
     return (c + 1.5 * power) - 1.5 * power

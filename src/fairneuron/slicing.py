@@ -306,9 +306,8 @@ class Slicer:
                 continue
             if isinstance(layer, Elementwise):  # the same neurons
                 source = layer.sources[0]
-                known = active.get(source)
                 same = active[layer.index]
-                active[source] = same if known is None else known | same
+                active[source] = active[source] | same if source in active else same.clone()
             else:
                 visit(layer, active)
         return active
