@@ -21,7 +21,7 @@ Values = dict[int, torch.Tensor]
 
 Twins = dict[nn.Module, nn.Module]
 
-_BATCH = 1 << 22  # bytes of activations in a batch: they stay in the cache
+_BATCH = 1 << 23  # bytes of inputs and outputs of layers in a batch: most stay in the cache
 _REMEMBERED = 1 << 27  # bytes of activations that the second pass need not compute again
 
 

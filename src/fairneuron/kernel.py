@@ -11,7 +11,9 @@ neither the order of summing, nor the width of vectors, nor the device can chang
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
@@ -47,6 +49,20 @@ def compiled() -> bool:
             "compiler, then fairneuron again (or set FAIRNEURON_KERNEL=torch to be content)",
         )
     return extension() is not None
+
+
+@contextmanager
+def cores_left() -> Iterator[int]:
+    """Keeps torch to one thread, and gives the number that it had, for the kernel to use.
+
+    Torch's threads wait busily for more to do, on the cores that the kernel wants.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 def keep_prefix(c: torch.Tensor, gamma: float, *, absolute: bool = False) -> torch.Tensor:
@@ -147,6 +163,7 @@ class Wiring:
         *,
         gamma: float,
         absolute: bool,
+        threads: int = 1,
         isa: int = 0,
     ) -> bool:
         """Keeps the prefix of each active neuron of a linear layer, by the compiled kernel.
@@ -159,6 +176,7 @@ class Wiring:
             signature: ``(samples, 2)`` int64; the keys of the kept synapses are added.
             gamma: In (0, 1].
             absolute: See ``keep_prefix``.
+            threads: To use at most.
             isa: Which of the machine's instruction sets, the widest first.
 
         Returns:
@@ -178,7 +196,8 @@ class Wiring:
         def part(first: int, last: int) -> bool:
             return kernel(*arrays, sizes, bits, gamma, absolute, first, last, isa)
 
-        threads = min(torch.get_num_threads(), int(active.sum()) * self.fan_in // _WORK)
+        if threads > 1:  # no more than there is work for
+            threads = min(threads, int(active.sum()) * self.fan_in // _WORK)
         if threads < 2:
             return part(0, n)
         cuts = [n * k // threads for k in range(threads + 1)]

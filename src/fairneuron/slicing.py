@@ -26,7 +26,7 @@ from fairneuron.batches import Batches, Samples
 from fairneuron.data.dataset import Ints
 from fairneuron.errors import ModelError, OptionError, require_known, require_range
 from fairneuron.graph import Elementwise, Layer, Linear, Sum
-from fairneuron.kernel import Wiring, compiled, keep_prefix
+from fairneuron.kernel import Wiring, compiled, cores_left, keep_prefix
 from fairneuron.paths import Means, Paths, count_paths
 from fairneuron.training import Progress, quiet
 
@@ -268,20 +268,27 @@ class Slicer:
 
         def visit(layer: Layer, active: Active) -> None:
             wiring = self._wirings[layer.index]
-            if isinstance(layer, Linear) and self._compiled:
-                source = layer.sources[0]
-                finite = wiring.fold(
-                    values[source], self._means[source], active[layer.index],
-                    _neurons(active, source, values), signature,
-                    gamma=self.gamma, absolute=self.absolute,
-                )  # fmt: skip
-                if not finite:
-                    raise _not_finite(layer)
-                return
             for kept in self._kept(layer, values, active):
                 signature.index_add_(0, kept.sample, wiring.keys(kept.unit, kept.synapse))
 
-        return signature, self._walk(values, visit)
+        if not self._compiled:
+            return signature, self._walk(values, visit)
+
+        def visit_quickly(layer: Layer, active: Active) -> None:
+            if not isinstance(layer, Linear):
+                visit(layer, active)
+                return
+            source = layer.sources[0]
+            finite = self._wirings[layer.index].fold(
+                values[source], self._means[source], active[layer.index],
+                _neurons(active, source, values), signature,
+                gamma=self.gamma, absolute=self.absolute, threads=threads,
+            )  # fmt: skip
+            if not finite:
+                raise _not_finite(layer)
+
+        with cores_left() as threads:
+            return signature, self._walk(values, visit_quickly)
 
     def synapses(self, values: Values) -> list[tuple[Layer, Kept]]:
         """The kept synapses of each layer, from the output to the input."""
