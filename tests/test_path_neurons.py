@@ -297,7 +297,9 @@ def test_summary_compares_the_cluster_and_every_known_group(parts, trained) -> N
     assert [(s["inside"], s["n"], s["others_n"]) for s in sides] == [("A", a, b), ("B", b, a)]
     assert unknown == 40
     alone = fn.path_neurons(trained, train.x, rare, gamma=0.3, means=paths.means)
-    uses = [use.to_dict() for use in alone.over_represented(1, top=1000)]
+    uses = [use.to_dict() for use in alone.over_represented(1, top=1000, tested=False)]
+    assert {use["p"] for use in uses} == {None}
+    assert not any(use["finding"] for use in uses)
     named = [{k: v for k, v in use.items() if k != "feature"} for use in cluster["neurons"]]
     assert uses == named
     names = {use["feature"] for side in (cluster, *sides) for use in side["neurons"]}

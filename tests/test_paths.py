@@ -3,10 +3,19 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import fairneuron as fn
 from fairneuron import activations
@@ -31,6 +40,11 @@ class Numbers(IterableDataset):
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         yield from data(1)
+
+
+def loader(x: torch.Tensor, **options: object) -> DataLoader:
+    """Of a tensor."""
+    return DataLoader(TensorDataset(x), **options)
 
 
 def equal(one: fn.Paths, other: fn.Paths) -> None:
@@ -83,6 +97,12 @@ def test_samples_are_read_once_if_the_means_are_known() -> None:
     [
         (lambda x: iter(x.split(7)), "data-once"),
         (lambda x: DataLoader(TensorDataset(x), batch_size=7, shuffle=True), "data-order"),
+        (lambda x: loader(x, sampler=WeightedRandomSampler([1.0] * len(x), len(x))), "data-order"),
+        (lambda x: loader(x, sampler=SubsetRandomSampler(range(len(x)))), "data-order"),
+        (lambda x: loader(x, batch_sampler=BatchSampler(RandomSampler(x), 7, False)), "data-order"),
+        (lambda x: x.numpy(), "data-type"),
+        (lambda x: pd.DataFrame(x.numpy()), "data-type"),
+        (lambda x: torch.where(torch.arange(len(x))[:, None] == 5, torch.nan, x), "data-nonfinite"),
         (lambda x: [], "data-empty"),
         (lambda x: x[:0], "data-empty"),
         (lambda x: [x[:0]], "data-empty"),
@@ -110,6 +130,41 @@ def test_passes_that_differ_are_refused() -> None:
     with pytest.raises(DataError, match="58 samples, then 57") as caught:
         fn.activation_paths(network(1), Shrinking(data(1), 9))
     assert caught.value.code == "data-once"
+
+
+def test_passes_in_another_order_are_refused() -> None:
+    """Nobody could tell whose the paths are."""
+
+    class Shuffled(Stream):
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            self.passes += 1
+            yield from self.x.roll(self.passes, 0).split(self.size)
+
+    with pytest.raises(DataError, match="same order") as caught:
+        fn.activation_paths(network(1), Shuffled(data(1), 9))
+    assert caught.value.code == "data-order"
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "a", True])
+def test_batch_sizes_that_are_none_are_refused(size: object) -> None:
+    """Whole numbers from 1."""
+    with pytest.raises(OptionError, match="batch_size"):
+        fn.activation_paths(network(1), data(1), batch_size=size)
+
+
+def test_means_that_are_none_are_refused() -> None:
+    """A tensor is not told apart by its layers."""
+    with pytest.raises(OptionError, match="this network") as caught:
+        fn.activation_paths(network(1), data(1), means=data(1).mean(0))
+    assert caught.value.code == "option-means"
+
+
+def test_a_late_nan_names_the_input() -> None:
+    """Beyond the rows that a model is tried on."""
+    x = data(1, n=200)
+    x[150, 2] = float("nan")
+    with pytest.raises(ModelError, match=r"layer 'input'.*Fill or drop"):
+        fn.activation_paths(network(1), x)
 
 
 def test_a_later_batch_of_another_width_is_refused() -> None:
@@ -149,9 +204,8 @@ def test_paths_of_parts_merge_into_those_of_the_whole(cuts: list[int]) -> None:
         net = Residual().eval()
     x = data(8)
     parts = torch.tensor_split(x, cuts)
-    first, *others = (fn.mean_activations(net, part) for part in parts)
-    means = sum(others, first)
-    merged = fn.Paths.merge([fn.activation_paths(net, part, means=means) for part in parts])
+    means = sum(fn.mean_activations(net, part) for part in parts)
+    merged = fn.Paths.merge(fn.activation_paths(net, part, means=means) for part in parts)
     equal(merged, fn.activation_paths(net, x))
     assert means.samples == len(x)
 

@@ -11,7 +11,7 @@ from fairneuron.batches import Batches
 from fairneuron.checks import check_model
 from fairneuron.errors import ModelError
 from fairneuron.forward import evaluation
-from fairneuron.graph import Elementwise, Layer, Linear, Recorder, Sum
+from fairneuron.graph import Elementwise, Input, Layer, Linear, Recorder, Sum
 from fairneuron.paths import Means
 from fairneuron.tracing import trace
 from fairneuron.training import Progress
@@ -130,5 +130,7 @@ def _require_finite(layer: Layer, value: torch.Tensor) -> None:
             "model-nonfinite",
             "Activations must be finite",
             got=f"NaN or infinity at layer {layer.name!r}",
-            cure="Check the weights there and the scaling of the inputs.",
+            cure="Fill or drop these samples."
+            if isinstance(layer, Input)
+            else "Check the weights there and the scaling of the inputs.",
         )

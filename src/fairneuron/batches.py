@@ -6,9 +6,14 @@ from collections.abc import Iterable, Iterator, Sized
 from itertools import chain
 
 import torch
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import (
+    DataLoader,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
-from fairneuron.errors import DataError
+from fairneuron.errors import DataError, require_range, require_whole
 
 Batch = torch.Tensor | tuple[torch.Tensor, ...] | list[torch.Tensor]
 Samples = torch.Tensor | Iterable[Batch]
@@ -28,12 +33,16 @@ class Batches:
     """
 
     def __init__(self, x: Samples, size: int | None, *, once: bool = False) -> None:
+        if size is not None:
+            require_range("batch_size", size, 1, 2**31)
+            require_whole("batch_size", size)
         self.x, self.size = x, size
+        self._seen: int | None = None  # what tells the samples of a pass from others
         self.samples = len(x) if isinstance(x, torch.Tensor) else 0  # 0: not known yet
         self.total = self.samples
         if isinstance(x, torch.Tensor):
             return
-        if not isinstance(x, Iterable):
+        if not isinstance(x, Iterable) or hasattr(x, "to_numpy") or hasattr(x, "dtype"):
             raise _refused("a tensor, a DataLoader or an iterable of batches", type(x).__name__)
         if iter(x) is x and not once:
             raise DataError(
@@ -43,7 +52,8 @@ class Batches:
                 cure="Give an object whose __iter__ starts again, or means= (mean_activations).",
             )
         if isinstance(x, DataLoader):
-            if isinstance(x.sampler, RandomSampler):
+            samplers = (x.sampler, getattr(x.batch_sampler, "sampler", None))
+            if any(isinstance(sampler, _RANDOM) for sampler in samplers):
                 raise DataError(
                     "data-order",
                     "Samples must come in a fixed order, so that paths can be told whose they are",
@@ -64,12 +74,14 @@ class Batches:
         return _inputs(first)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        seen = 0
+        seen, print_ = 0, 0
         for given in self._given():
             batch = _inputs(given)
             for part in batch.split(self.size or len(batch) or 1):
                 seen += len(part)
                 if len(part):
+                    ends = (part.sum(), part[0].sum(), part[-1].sum())
+                    print_ = hash((print_, len(part), *map(float, ends)))
                     yield part
         if seen == 0:
             raise _EMPTY
@@ -80,12 +92,20 @@ class Batches:
                 got=f"{self.samples} samples, then {seen}",
                 cure="Give an object whose __iter__ starts again.",
             )
-        self.samples = self.total = seen
+        if self._seen not in (None, print_):
+            raise DataError(
+                "data-order",
+                "Each pass over the samples must give them in the same order",
+                got="others, or another order",
+                cure="Shuffle nothing, and give no random transforms.",
+            )
+        self.samples, self.total, self._seen = seen, seen, print_
 
     def _given(self) -> Iterable[Batch]:
         return (self.x,) if isinstance(self.x, torch.Tensor) else self.x
 
 
+_RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 _EMPTY = DataError("data-empty", "Slicing needs samples", got="none", cure="Check the data.")
 
 

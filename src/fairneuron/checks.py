@@ -77,6 +77,14 @@ def check_model(
         require_retrainable(model)
         before, model = model, full_precision(copied(model))
     rows = x[:_FEW]
+    if bool((bad := ~torch.isfinite(rows)).any()):
+        row, column = bad.nonzero()[0].tolist()
+        raise DataError(
+            "data-nonfinite",
+            "Inputs must be finite numbers",
+            got=f"{float(rows[row, column])} in row {row}, column {column} (the first is 0)",
+            cure="Fill or drop these rows.",
+        )
     if not len(rows):
         return
     devices = range(torch.cuda.device_count())

@@ -98,7 +98,12 @@ def activation_paths_on_ray(
             raise DataError(
                 "data-empty", "Slicing needs samples", got="none", cure="Check the dataset."
             )
-        names = tuple([columns] if isinstance(columns, str) else columns or first)
+        wanted = first if columns is None else columns
+        names = tuple([wanted] if isinstance(wanted, str) else wanted)
+        if not names:
+            raise OptionError(
+                "option-columns", "A network reads columns", got="none", cure="Name some."
+            )
         example = _inputs(first, names)
         Slicer(model, example, gamma, contribution)  # refused here, rather than in every task
         slicing = _Slicing(copied(model).cpu(), example, names, gamma, contribution, batch_size)

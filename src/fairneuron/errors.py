@@ -20,6 +20,7 @@ import difflib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -157,7 +158,7 @@ def require_range(
     open_high: bool = False,
 ) -> None:
     """Raises an ``OptionError`` unless ``value`` is a number between ``low`` and ``high``."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)
     above = number and (value > low if open_low else value >= low)
     below = number and (value < high if open_high else value <= high)
     if not (above and below):
@@ -167,4 +168,12 @@ def require_range(
             f"{name} must lie in {interval}",
             got=repr(value),
             cure="Choose a value in there.",
+        )
+
+
+def require_whole(name: str, value: float) -> None:
+    """Raises an ``OptionError`` unless ``value`` is a whole number."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise OptionError(
+            "option-range", f"{name} must be a whole number", got=repr(value), cure="Round it."
         )

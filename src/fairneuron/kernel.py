@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairneuron.errors import warn
+from fairneuron.errors import require_known, warn
 
 _LANES = 8  # of the compiled loops
 _WORK = 1 << 19  # contributions, a millisecond or so, that are worth a thread
-_TORCH = "torch"  # what FAIRNEURON_KERNEL is set to, to do without the compiled kernel
+_KERNELS = ("", "compiled", "torch")  # what FAIRNEURON_KERNEL may be
 
 
 @cache
@@ -40,7 +40,9 @@ def extension() -> Any:
 
 def compiled() -> bool:
     """Whether the compiled kernel is there and wanted (unless ``FAIRNEURON_KERNEL=torch``)."""
-    if os.environ.get("FAIRNEURON_KERNEL") == _TORCH:
+    wanted = os.environ.get("FAIRNEURON_KERNEL", "")
+    require_known("option-kernel", "FAIRNEURON_KERNEL", wanted, _KERNELS)
+    if wanted == "torch":
         return False
     if extension() is None:
         warn(

@@ -48,7 +48,7 @@ class NeuronUse:
         others_count: Other samples whose path has it.
         others_n: Other samples.
         p: Chance of at least ``count`` inside, if it had nothing to do with the cell: Fisher's
-            exact test, one-sided.
+            exact test, one-sided. None where nothing was tested.
         p_adjusted: By Benjamini and Hochberg, over all neurons of the network.
     """
 
@@ -59,8 +59,8 @@ class NeuronUse:
     n: int
     others_count: int
     others_n: int
-    p: float
-    p_adjusted: float
+    p: float | None
+    p_adjusted: float | None
 
     @property
     def share(self) -> float:
@@ -84,8 +84,8 @@ class NeuronUse:
 
     @property
     def finding(self) -> bool:
-        """Whether the adjusted p is at most 0.05."""
-        return self.p_adjusted <= LEVEL
+        """Whether it was tested, and the adjusted p is at most 0.05."""
+        return self.p_adjusted is not None and self.p_adjusted <= LEVEL
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -111,7 +111,7 @@ class PathNeurons:
     samples: Ints
 
     def over_represented(
-        self, cell: Cell, *, against: Cell | None = None, top: int = 10
+        self, cell: Cell, *, against: Cell | None = None, top: int = 10, tested: bool = True
     ) -> list[NeuronUse]:
         """Lists neurons that are on a larger share of the cell's paths than of the others'.
 
@@ -120,13 +120,15 @@ class PathNeurons:
         largest positive differences come instead, each with ``finding`` False: counts to look at,
         which chance explains well enough.
 
-        The test takes samples for independent draws. The rare paths were chosen by looking at the
-        paths, so for that cluster a small p says less than for a group.
+        The test takes samples for independent draws, and cells for given. The rare paths were
+        chosen by looking at the paths, and have rare neurons and more of them in noise too: leave
+        the test out there.
 
         Args:
             cell: Position of the cell, or of several that are taken together.
             against: Those to compare with; all others unless given.
             top: Neurons to list, at most.
+            tested: False lists the largest positive differences, without p.
 
         Returns:
             Fewer than ``top`` if there are no more; none where ``undefined`` has a reason.
@@ -145,7 +147,7 @@ class PathNeurons:
         )  # (neurons,) each
         p, adjusted = _tested(a, n, b, m)
         difference = a / n - b / m
-        finding = (adjusted <= LEVEL) & (difference > 0)
+        finding = (adjusted <= LEVEL) & (difference > 0) & tested
         listed = finding if finding.any() else difference > 0
         order = np.argsort(-difference, kind="stable")  # the earlier neuron first among equals
         widths = [count.shape[1] for count in self.counts]
@@ -160,8 +162,8 @@ class PathNeurons:
                 n=n,
                 others_count=int(b[i]),
                 others_n=m,
-                p=float(p[i]),
-                p_adjusted=float(adjusted[i]),
+                p=float(p[i]) if tested else None,
+                p_adjusted=float(adjusted[i]) if tested else None,
             )
             for i in order[listed[order]][:top]
         ]
@@ -285,7 +287,8 @@ def summarise_neurons(
 ) -> list[dict[str, Any]]:
     """Compares the biased cluster with the benign one, and each group with the others.
 
-    A group that is not known is compared with nobody.
+    The cluster was chosen by the paths, so it is described without a test. A group that is not
+    known is compared with nobody.
 
     Args:
         model: The network that the paths are of.
@@ -328,7 +331,9 @@ def summarise_neurons(
             "neurons": [
                 neuron.to_dict()
                 | {"feature": data.feature_names[neuron.unit] if neuron.is_input else None}
-                for neuron in used.over_represented(cells, against=others, top=top)
+                for neuron in used.over_represented(
+                    cells, against=others, top=top, tested=kind == "group"
+                )
             ],
         }
         for kind, inside, outside, cells, others in sides

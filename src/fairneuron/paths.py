@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,7 +29,13 @@ class Means:
     def __getitem__(self, layer: int) -> torch.Tensor:
         return self.sums[layer] / self.samples
 
+    def __radd__(self, other: object) -> Means:
+        """For ``sum``, which begins with 0."""
+        return self if other == 0 else NotImplemented
+
     def __add__(self, other: Means) -> Means:
+        if not isinstance(other, Means):
+            return NotImplemented
         if {k: len(v) for k, v in self.sums.items()} != {k: len(v) for k, v in other.sums.items()}:
             raise OptionError(
                 "option-merge",
@@ -72,7 +78,7 @@ class Paths:
         return f"Paths({len(self.path_of)} samples, {len(self)} paths, gamma={self.gamma})"
 
     @staticmethod
-    def merge(parts: Sequence[Paths]) -> Paths:
+    def merge(parts: Iterable[Paths]) -> Paths:
         """Joins the paths of parts of some data into those of the whole, in the order given.
 
         Args:
@@ -82,6 +88,7 @@ class Paths:
         Raises:
             OptionError: If they are not.
         """
+        parts = [*parts]
         if not parts:
             raise DataError("data-empty", "Merging needs paths", got="none", cure="Give some.")
         head, *others = parts

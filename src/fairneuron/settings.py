@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fairneuron.errors import OptionError, did_you_mean, require_known, require_range
+from fairneuron.errors import OptionError, did_you_mean, require_known, require_range, require_whole
 
 STRENGTHS = (0.1, 0.13, 0.16, 0.2, 0.26, 0.33, 0.42, 0.54, 0.68, 0.87, 1.1, 1.4)
 
@@ -36,13 +36,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "min_steps"):
-            if not isinstance(getattr(self, name), int):
-                raise OptionError(
-                    "option-range",
-                    f"{name} must be a whole number",
-                    got=repr(getattr(self, name)),
-                    cure="Round it.",
-                )
+            require_whole(name, getattr(self, name))
         require_range("epochs", self.epochs, 1, math.inf)
         require_range("min_steps", self.min_steps, 0, math.inf)
         require_range("batch_size", self.batch_size, 1, math.inf)

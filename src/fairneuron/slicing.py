@@ -13,6 +13,7 @@ r[i]`` for the contribution of synapse i → q, and ``v[q] = Σ c`` for the valu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import NamedTuple
@@ -34,6 +35,7 @@ Active = dict[int, torch.Tensor]
 """Layer, by its position, to which of its neurons are active, ``(batch, units)`` bool."""
 
 _CHUNK = 1 << 18  # contributions held at once: 2 MiB of float64 stay in the cache
+_LARGE = 1 << 18  # activations of a batch that is worth several threads
 _CHUNK_ON_DEVICE = 1 << 24  # of an accelerator, which wants work in large pieces
 
 
@@ -53,7 +55,7 @@ class Synapses:
         layer: Name of the layer that the synapse leads into.
         sample: ``(k,)`` row of the sample.
         unit: ``(k,)`` neuron of that layer.
-        source: ``(k,)`` name of the layer that it comes from.
+        source: ``(k,)`` name of the step that it comes from: an activation, the input, or a sum.
         predecessor: ``(k,)`` neuron of the source.
     """
 
@@ -78,7 +80,7 @@ def activation_paths(
 
     Two samples share a path if the same synapses explain their predictions. The result depends
     neither on the order of the samples, nor on the batch size, threads or device. Memory grows with
-    the batch, and by 32 bytes a sample for the result.
+    the batch, and by up to 40 bytes a sample for the result, and as much while it is counted.
 
     Args:
         model: A traceable network of linear layers, elementwise activations, dropout, batch norm
@@ -246,8 +248,9 @@ class Slicer:
     def relative_to(self, means: Means) -> None:
         """Sets the means that activations are relative to."""
         device = self.activations.device
-        self._means = {index: means[index].to(device) for index in means.sums}
-        if self._means.keys() != self.activations.read:
+        sums = means.sums if isinstance(means, Means) else ()
+        self._means = {index: means[index].to(device) for index in sums}
+        if not isinstance(means, Means) or self._means.keys() != self.activations.read:
             raise OptionError(
                 "option-means", "Means must be those of this network", got="other layers",
                 cure="Take Paths.means or mean_activations of it.",
@@ -287,7 +290,8 @@ class Slicer:
             if not finite:
                 raise _not_finite(layer)
 
-        with cores_left() as threads:
+        large = sum(value.numel() for value in values.values()) >= _LARGE
+        with cores_left() if large else nullcontext(1) as threads:
             return signature, self._walk(values, visit_quickly)
 
     def synapses(self, values: Values) -> list[tuple[Layer, Kept]]:

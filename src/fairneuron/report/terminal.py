@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 
 _OVER_REPRESENTED = (
-    "Over-represented neurons: on a larger share of the paths inside than outside, by more than "
-    "chance explains (Fisher's exact test, adjusted over all neurons, p ≤ 0.05). An input is on a "
-    "path by how it differs from its mean, so race=X can be on the paths of people without it."
+    "Over-represented neurons: on a larger share of the paths inside than outside; of groups, by "
+    "more than chance explains (Fisher's exact test, adjusted over all neurons, p ≤ 0.05). The "
+    "cluster was chosen by its paths and is described, not tested: rare paths have rare neurons, "
+    "and more of them. None of it says what causes a gap. An input is on a path by how it differs "
+    "from its mean, so race=X can be on the paths of people without it."
 )
 BY_COLUMN = ("dp", "dpr", "eo", "eodds")
 
@@ -101,7 +103,7 @@ def _print_neurons(console: Console, compared: Sequence[dict[str, Any]]) -> None
             why = side["undefined"] or "no share is larger"
             console.print(_text(f"{title}: none, {why}"), end="\n\n")
             continue
-        if not neurons[0]["finding"]:
+        if kind == "group" and not neurons[0]["finding"]:
             title += ": no finding, chance explains these"
         console.print(_text(title, style="bold"))
         table = _table("layer", "neuron", "inside", "share", "outside", "share", "diff")
