@@ -145,6 +145,20 @@ def test_passes_in_another_order_are_refused() -> None:
     assert caught.value.code == "data-order"
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_samples_in_large_batches_are_recognised(threads: int) -> None:
+    """What tells a pass from others does not depend on how many threads torch has."""
+    x = torch.randn(40_000, 5, generator=torch.Generator().manual_seed(0))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found = fn.activation_paths(network(1), [x[:30_000], x[30_000:]], batch_size=20_000)
+        whole = fn.activation_paths(network(1), x)
+    finally:
+        torch.set_num_threads(before)
+    equal(found, whole)
+
+
 @pytest.mark.parametrize("size", [0, -1, 1.5, "a", True])
 def test_batch_sizes_that_are_none_are_refused(size: object) -> None:
     """Whole numbers from 1."""

@@ -35,7 +35,6 @@ Active = dict[int, torch.Tensor]
 """Layer, by its position, to which of its neurons are active, ``(batch, units)`` bool."""
 
 _CHUNK = 1 << 18  # contributions held at once: 2 MiB of float64 stay in the cache
-_LARGE = 1 << 18  # activations of a batch that is worth several threads
 _CHUNK_ON_DEVICE = 1 << 24  # of an accelerator, which wants work in large pieces
 
 
@@ -111,10 +110,11 @@ def activation_paths(
     means = slicer.activations.means(batches, progress) if means is None else means
     slicer.relative_to(means)
     parts, done = [], 0
-    for values in slicer.activations.of(batches):
-        parts.append(slicer.signatures(values)[0].cpu().numpy())
-        done += len(parts[-1])
-        progress("slicing", done, batches.total)
+    with cores_left() if slicer.compiled else nullcontext(1) as threads:
+        for values in slicer.activations.of(batches):
+            parts.append(slicer.signatures(values, threads)[0].cpu().numpy())
+            done += len(parts[-1])
+            progress("slicing", done, batches.total)
     return count_paths(np.concatenate(parts), means, gamma, contribution)
 
 
@@ -230,6 +230,7 @@ class Slicer:
     Attributes:
         activations: What records its values.
         graph: The traced network.
+        compiled: Whether linear layers are left to the compiled kernel.
     """
 
     def __init__(
@@ -243,7 +244,7 @@ class Slicer:
         self._means: Values = {}
         self._weights: Values = {}
         self._wirings: dict[int, Wiring] = {}
-        self._compiled = compiled() and self.activations.device.type == "cpu"
+        self.compiled = compiled() and self.activations.device.type == "cpu"
 
     def relative_to(self, means: Means) -> None:
         """Sets the means that activations are relative to."""
@@ -264,8 +265,13 @@ class Slicer:
                 self._weights[layer.index] = weight.double()
             self._wirings[layer.index] = Wiring(weight, units, fan_in, layer.index, device)
 
-    def signatures(self, values: Values) -> tuple[torch.Tensor, Active]:
-        """Signature of each sample's path ``(batch, 2)`` int64, and the neurons on it."""
+    def signatures(self, values: Values, threads: int = 1) -> tuple[torch.Tensor, Active]:
+        """Signature of each sample's path ``(batch, 2)`` int64, and the neurons on it.
+
+        Args:
+            values: Of ``activations.of``.
+            threads: For the compiled kernel to use at most.
+        """
         signature = torch.zeros(len(values[self.graph.output]), 2, dtype=torch.int64)
         signature = signature.to(self.activations.device)
 
@@ -274,7 +280,7 @@ class Slicer:
             for kept in self._kept(layer, values, active):
                 signature.index_add_(0, kept.sample, wiring.keys(kept.unit, kept.synapse))
 
-        if not self._compiled:
+        if not self.compiled:
             return signature, self._walk(values, visit)
 
         def visit_quickly(layer: Layer, active: Active) -> None:
@@ -290,9 +296,7 @@ class Slicer:
             if not finite:
                 raise _not_finite(layer)
 
-        large = sum(value.numel() for value in values.values()) >= _LARGE
-        with cores_left() if large else nullcontext(1) as threads:
-            return signature, self._walk(values, visit_quickly)
+        return signature, self._walk(values, visit_quickly)
 
     def synapses(self, values: Values) -> list[tuple[Layer, Kept]]:
         """The kept synapses of each layer, from the output to the input."""
