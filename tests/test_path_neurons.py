@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import fairneuron as fn
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import DataError, OptionError
-from fairneuron.path_neurons import PathNeurons, describe_path, summarise_neurons
+from fairneuron.path_neurons import PathNeurons
+from fairneuron.path_views import describe_path, summarise_neurons
 from fairneuron.paths import Means
 from tests.test_slicing import Residual, data, figure_2, network
 

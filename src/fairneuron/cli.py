@@ -275,7 +275,7 @@ def paths(
 
     from fairneuron.clustering import summarise_paths
     from fairneuron.loading import load_model, load_parts, part_at
-    from fairneuron.path_neurons import describe_path, summarise_neurons
+    from fairneuron.path_views import describe_path, summarise_neurons
     from fairneuron.slicing import activation_paths
 
     with _at_work() as progress:
