@@ -19,7 +19,7 @@ from fairneuron.data.dataset import Dataset, Floats
 from fairneuron.errors import ModelError, require_range
 from fairneuron.forward import evaluation, logits, placed
 from fairneuron.graph import Graph, Recorder
-from fairneuron.models import TaskLoss, positive_score, task_loss
+from fairneuron.models import Penalty, TaskLoss, positive_score, task_loss
 
 CRITERIA = {"dp": "dp", "dpr": "dp", "eo": "eo", "eodds": "eodds"}
 """Which differentiable gap stands for a limited metric."""
@@ -35,7 +35,7 @@ def soft_gap(
     """The differentiable gap: largest difference of two groups' mean scores.
 
     Args:
-        scores: ``(n,)`` probabilities of class 1.
+        scores: ``(..., n)`` probabilities of class 1, for example of several networks.
         y: ``(n,)`` labels.
         group: ``(n,)`` groups.
         criteria: "dp": over everybody; "eo": over those with y = 1; "eodds": the larger of that and
@@ -44,10 +44,24 @@ def soft_gap(
             A group without weight is left out.
 
     Returns:
-        A scalar, at least 0; 0 where fewer than two groups have samples.
+        ``(...)``, at least 0; 0 where fewer than two groups have samples.
     """
     gaps = [_soft_gap(scores, y, group, criterion, weight) for criterion in criteria]
-    return torch.stack(gaps).sum()
+    return torch.stack(gaps).sum(0)
+
+
+def gap_penalty(criteria: Sequence[str]) -> Penalty:
+    """The differentiable gap as what is added to a task loss."""
+
+    def penalty(
+        scores: torch.Tensor,
+        y: torch.Tensor,
+        group: torch.Tensor,
+        weight: torch.Tensor | None,
+    ) -> torch.Tensor:
+        return soft_gap(scores, y, group, criteria, weight)
+
+    return penalty
 
 
 def _soft_gap(
@@ -61,7 +75,8 @@ def _soft_gap(
         return _largest_pair(scores, group, weight)
 
     def among(rows: torch.Tensor) -> torch.Tensor:
-        return _largest_pair(scores[rows], group[rows], None if weight is None else weight[rows])
+        part = scores[..., rows]
+        return _largest_pair(part, group[rows], None if weight is None else weight[rows])
 
     positive = y == 1
     gap = among(positive)
@@ -75,10 +90,10 @@ def _largest_pair(
     count = torch.bincount(group, weight)  # (groups,)
     there = count > 0
     if not there.any():
-        return part.sum()
-    total = torch.zeros_like(count, dtype=scores.dtype).index_add(0, group, part)
-    means = total[there] / count[there]
-    return means.max() - means.min()
+        return part.sum(-1)
+    total = part.new_zeros(*part.shape[:-1], len(count)).index_add(-1, group, part)
+    means = total[..., there] / count[there]  # (..., groups)
+    return means.amax(-1) - means.amin(-1)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ from fairneuron.forward import evaluation, logits, placed, require_finite
 Probabilities = npt.NDArray[np.float64]
 TaskLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 """Maps logits, labels and weights (None: all alike) to the loss that training lowers, a scalar."""
+Penalty = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""Maps scores ``(..., n)``, the probabilities of class 1 of one network or of several, and labels,
+groups and ``Dataset.gap_weight``, ``(n,)`` each, to what is added to the task losses, ``(...)``."""
 _ENOUGH = 100  # samples to suspect that outputs are no logits
 
 

@@ -6,10 +6,8 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 
 from fairneuron.clustering import PathSummary, rare_paths, summarise_paths
@@ -18,19 +16,18 @@ from fairneuron.conflict import (
     Neuron,
     conflict_neurons,
     explain_conflict,
+    gap_penalty,
     incoming_weights,
     neuron_pulls,
-    soft_gap,
 )
 from fairneuron.data.dataset import Dataset, Mask
-from fairneuron.models import positive_score
 from fairneuron.paths import Paths
 from fairneuron.settings import ConflictSettings, PaperSettings, change, make_settings
 from fairneuron.slicing import activation_paths
 from fairneuron.terms import Terms
 from fairneuron.tracing import trace
 from fairneuron.training import PLAIN, Progress, quiet, train
-from fairneuron.trials import Candidate
+from fairneuron.trials import Retrained
 
 Explanation = ConflictExplanation | PathSummary
 
@@ -74,7 +71,7 @@ class Recipe(Protocol):
         """Separates what carries the disparity from the rest."""
         ...
 
-    def retrain(self, task: Task, carriers: Any) -> Iterator[Candidate]:
+    def retrain(self, task: Task, carriers: Any) -> Iterator[Retrained]:
         """Retrains copies of the model where it matters."""
         ...
 
@@ -106,7 +103,7 @@ class Paper(PaperSettings):
         """Marks the biased samples (lines 29 to 41)."""
         return rare_paths(sliced, self.theta)
 
-    def retrain(self, task: Task, biased: Mask) -> Iterator[Candidate]:
+    def retrain(self, task: Task, biased: Mask) -> Iterator[Retrained]:
         """Trains benign samples without, then biased ones with dropout (lines 7 to 11)."""
         model = copy.deepcopy(task.model)
         finite = train(
@@ -144,7 +141,7 @@ class Conflict(ConflictSettings):
         """Picks the neurons that are pulled most."""
         return conflict_neurons(sliced, self.neuron_share)
 
-    def retrain(self, task: Task, chosen: list[Neuron]) -> Iterator[Candidate]:
+    def retrain(self, task: Task, chosen: list[Neuron]) -> Iterator[Retrained]:
         """Trains their incoming weights alone on loss + λ · gap, from the original for each λ.
 
         Under a time budget the λ come in an order that is spread over their range from the start.
@@ -159,7 +156,8 @@ class Conflict(ConflictSettings):
                 task.valid,
                 self.schedule,
                 only=only,
-                penalty=partial(_penalty, strength=strength, criteria=task.criteria),
+                penalty=gap_penalty(task.criteria),
+                strength=strength,
                 terms=task.terms,
                 seed=task.seed,
             )
@@ -173,18 +171,6 @@ class Conflict(ConflictSettings):
         return explain_conflict(
             trace(task.model), task.train, chosen, task.criteria, seed=task.seed
         )
-
-
-def _penalty(
-    out: torch.Tensor,
-    y: torch.Tensor,
-    group: torch.Tensor,
-    weight: torch.Tensor | None,
-    *,
-    strength: float,
-    criteria: tuple[str, ...],
-) -> torch.Tensor:
-    return strength * soft_gap(positive_score(out), y, group, criteria, weight)
 
 
 def spread(values: Sequence[float]) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ from fairneuron.conflict import CRITERIA
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import require_range
 from fairneuron.forward import in_precision_of, trainable
-from fairneuron.limits import Limit, check_limit
+from fairneuron.limits import DEFAULT_LIMIT, Limit, check_limit
 from fairneuron.models import Network
 from fairneuron.recipes import Explanation, Recipe, Settings, Task, make_recipe
 from fairneuron.terms import (
@@ -34,8 +34,6 @@ from fairneuron.terms import (
 from fairneuron.training import Progress, quiet, require_classes, require_trainable
 from fairneuron.trials import Trial, choose, front, run_trial
 from fairneuron.verdict import Verdict, judge
-
-DEFAULT_LIMIT: Limit = {"dp": 0.05}
 
 
 def repair(
@@ -111,9 +109,8 @@ def repair(
         trials.append(run_trial(len(trials), candidate, valid, bounds, threshold))
 
     chosen = choose(trials, bounds)
-    repaired = chosen.model if chosen.number else None
-    if repaired is None:
-        repaired = copy.deepcopy(model)
+    repaired = chosen.model if chosen.number else copy.deepcopy(model)
+    assert isinstance(repaired, nn.Module)  # noqa: S101  # as recipes give them
     return Repair(
         model=repaired,
         front=front(trials, bounds),

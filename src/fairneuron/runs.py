@@ -208,7 +208,8 @@ class Run:
         own = self.original.state_dict()
         changed = {}
         for trial in self.repair.trials:
-            if trial.number in self.proofs and trial.number and trial.model is not None:
+            changes = trial.number in self.proofs and trial.number > 0
+            if changes and isinstance(trial.model, nn.Module):
                 for name, value in trial.model.state_dict().items():
                     if not torch.equal(value, own[name]):
                         changed[f"{trial.number}.{name}"] = value
@@ -272,7 +273,7 @@ def _proof(
     _, valid, test = parts
     chosen = trial.number == result.chosen.number
     model = result.model if chosen else trial.model
-    assert model is not None  # noqa: S101  # trials of this run have theirs
+    assert isinstance(model, nn.Module)  # noqa: S101  # trials of this run have theirs
     settings: dict[str, Any] = {"threshold": subject.threshold, "seed": subject.seed}
     return Proof(
         after=audit_scores(predict(model, test), test, **settings),

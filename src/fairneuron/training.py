@@ -22,12 +22,10 @@ from fairneuron.data.dataset import Dataset, Floats, Mask
 from fairneuron.errors import DataError, ModelError, require_range
 from fairneuron.forward import evaluation, logits, placed
 from fairneuron.graph import DROPOUT
-from fairneuron.models import TaskLoss, mlp, task_loss
+from fairneuron.models import Penalty, TaskLoss, mlp, positive_score, task_loss
 from fairneuron.settings import Schedule
 from fairneuron.terms import ClassWeight, Loss, MakeOptimiser, Terms, class_weighted
 
-Penalty = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""Maps logits, labels, groups and ``Dataset.gap_weight`` to what is added to the task loss."""
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and of how many."""
 
@@ -64,6 +62,7 @@ def train(
     run: nn.Module | None = None,
     only: Mapping[str, torch.Tensor] | None = None,
     penalty: Penalty | None = None,
+    strength: float = 1.0,
     terms: Terms = PLAIN,
     progress: Progress = quiet,
 ) -> bool:
@@ -83,6 +82,7 @@ def train(
             layers.
         only: Parameter name to a mask of its shape; the elements that may change. All unless given.
         penalty: A fairness term; none unless given.
+        strength: Its factor, λ.
         terms: The caller's loss, optimiser and time.
         progress: Told after each epoch.
 
@@ -90,7 +90,7 @@ def train(
         Whether every loss was finite. If not, the model is as diverged as it was then.
     """
     network = model if run is None else run
-    objective = _Objective(network, data, terms.task_loss, penalty)
+    objective = _Objective(network, data, terms.task_loss, penalty, strength)
     rows = np.zeros(len(data), dtype=bool) if dropped is None else dropped
     halves = [
         (torch.from_numpy(np.flatnonzero(rows == active)), active) for active in np.unique(rows)
@@ -309,9 +309,14 @@ class _Objective:
     """The loss of the rows of a batch, as a network has it now."""
 
     def __init__(
-        self, network: nn.Module, data: Dataset, task: TaskLoss, penalty: Penalty | None
+        self,
+        network: nn.Module,
+        data: Dataset,
+        task: TaskLoss,
+        penalty: Penalty | None,
+        strength: float,
     ) -> None:
-        self.network, self.task, self.penalty = network, task, penalty
+        self.network, self.task, self.penalty, self.strength = network, task, penalty, strength
         x = placed(network, data.x)
         self.y, group = (torch.from_numpy(c).to(x.device) for c in (data.y, data.group))
         weights = [_column(network, c) for c in (data.relative_weight, data.gap_weight)]
@@ -334,7 +339,9 @@ class _Objective:
     ) -> torch.Tensor:
         out = logits(self.network, x)
         loss = self.task(out, y, weight)
-        return loss if self.penalty is None else loss + self.penalty(out, y, group, gap_weight)
+        if self.penalty is None:
+            return loss
+        return loss + self.strength * self.penalty(positive_score(out), y, group, gap_weight)
 
 
 class _Watch:

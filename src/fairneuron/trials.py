@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -13,9 +14,12 @@ from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError
 from fairneuron.limits import Limit, violation
 from fairneuron.metrics.definitions import METRICS
+from fairneuron.models import Predictor
 
-Candidate = tuple[dict[str, float], nn.Module, bool]
+Retrained = tuple[dict[str, Any], nn.Module, bool]
 """What was tried, the retrained copy, and whether its loss stayed finite."""
+Candidate = Retrained | tuple[dict[str, Any], Predictor, bool]
+"""The same of any mitigator."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,15 +31,15 @@ class Trial:
         settings: What was tried.
         metrics: On validation data, by name; None if it diverged.
         rejected: Why it cannot be chosen, or None.
-        model: The retrained copy, where it is at hand.
+        model: The retrained copy or other predictor, where it is at hand.
         audit: The audit that ``metrics`` are from, likewise.
     """
 
     number: int
-    settings: dict[str, float]
+    settings: dict[str, Any]
     metrics: dict[str, float | None] | None
     rejected: str | None
-    model: nn.Module | None = None
+    model: nn.Module | Predictor | None = None
     audit: Audit | None = None
 
     @property

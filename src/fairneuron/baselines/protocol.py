@@ -1,11 +1,21 @@
-"""What every mitigator promises."""
+"""What every mitigator promises, and how those with something to tune choose."""
 
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from fairneuron.conflict import CRITERIA
 from fairneuron.data.dataset import Dataset
-from fairneuron.models import Predictor
+from fairneuron.limits import DEFAULT_LIMIT, Limit, check_limit
+from fairneuron.models import Network, Predictor
+from fairneuron.trials import Candidate, choose, run_trial
+
+CONFIGURATIONS = 12
+"""How many configurations each mitigator with something to tune tries unless told otherwise."""
 
 
 @runtime_checkable
@@ -26,3 +36,38 @@ class Mitigator(Protocol):
             ``model``.
         """
         ...
+
+
+class Tuned(ABC):
+    """A mitigator that tries configurations and chooses among them on validation data.
+
+    Args:
+        limit: As in ``repair``; it also says which gap is lowered.
+
+    Attributes:
+        needs_sensitive: Whether its predictors read the sensitive columns.
+    """
+
+    needs_sensitive = False
+
+    def __init__(self, limit: Limit = DEFAULT_LIMIT) -> None:
+        self.limit = check_limit(limit)
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """The gaps that stand for the limited metrics: "dp", "eo", "eodds"."""
+        return tuple(dict.fromkeys(CRITERIA[name] for name in self.limit))
+
+    @abstractmethod
+    def candidates(
+        self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int
+    ) -> Iterator[Candidate]:
+        """What each configuration gives: its settings, a predictor, whether its loss was finite."""
+
+    def fit(self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int) -> Predictor:
+        """Tries all configurations and the model as it is, and chooses as ``repair`` does."""
+        tried = [({}, model, True), *self.candidates(model, train, valid, seed=seed)]
+        trials = [run_trial(i, candidate, valid, self.limit) for i, candidate in enumerate(tried)]
+        chosen = choose(trials, self.limit).model
+        assert chosen is not None  # noqa: S101  # trials made here have theirs
+        return Network(chosen) if isinstance(chosen, nn.Module) else chosen

@@ -1,0 +1,1 @@
+"""Search: many candidates trained at once."""
