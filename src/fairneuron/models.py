@@ -66,9 +66,9 @@ def task_loss(
 
 
 def weighted_mean(losses: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Σ w l / Σ w, a scalar; 0 where no row has weight."""
-    total = weight.sum()
-    return (losses * weight).sum() / torch.where(total > 0, total, 1)
+    """Σ w l / Σ w of ``(..., n)``; 0 where no row has weight."""
+    total = weight.sum(-1)
+    return (losses * weight).sum(-1) / torch.where(total > 0, total, 1)
 
 
 def positive_score(out: torch.Tensor) -> torch.Tensor:

@@ -85,6 +85,13 @@ class Terms:
             if self.budget.over():
                 return
 
+    def out_of_time(self, *, last: bool) -> bool:
+        """Whether a training must stop after this epoch; it was cut short unless that is its last."""
+        if last or self.budget is None or not self.budget.over():
+            return False
+        self.budget.cut = True
+        return True
+
     def stopped(self, tried: int, of: int) -> str | None:
         """What the budget kept from happening, in words; None if nothing."""
         budget = self.budget

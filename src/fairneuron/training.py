@@ -97,7 +97,7 @@ def train(
     ]
     with reproducible(seed), torch.enable_grad(), _trainable(model, only) as masks:
         optimiser, step = terms.optimise(masks, schedule.learning_rate)
-        watch = _Watch(model, valid, schedule, terms, optimiser)
+        watch, best = Watch(schedule, optimiser), None
         epochs = schedule.epochs_for(len(data))
         for epoch in range(epochs):
             total = torch.zeros((), device=objective.y.device)
@@ -117,9 +117,12 @@ def train(
             if not math.isfinite(float(total)):
                 return False
             progress("training", epoch + 1, epochs)
-            if watch.stop(last=epoch + 1 == epochs):
+            if watch.needs_loss and watch.improved(loss_of(model, valid, terms.task_loss)):
+                best = {name: value.clone() for name, value in model.state_dict().items()}
+            if watch.over or terms.out_of_time(last=epoch + 1 == epochs):
                 break
-        watch.restore_best()
+        if best is not None:
+            model.load_state_dict(best)
     return True
 
 
@@ -344,54 +347,40 @@ class _Objective:
         return loss + self.strength * self.penalty(positive_score(out), y, group, gap_weight)
 
 
-class _Watch:
-    """What happens after each epoch: plateau, early stopping, the end of the time.
+class Watch:
+    """What follows from the validation loss after each epoch: plateau and early stopping.
 
-    With a patience it remembers the epoch of the lowest validation loss.
+    Args:
+        schedule: With a plateau, a patience, both or neither.
+        optimiser: Whose learning rate falls on a plateau.
+
+    Attributes:
+        over: Whether the patience is at its end.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        valid: Dataset,
-        schedule: Schedule,
-        terms: Terms,
-        optimiser: torch.optim.Optimizer,
-    ) -> None:
-        self.model, self.valid, self.terms, self.patience = model, valid, terms, schedule.patience
-        self.plateau = (
+    def __init__(self, schedule: Schedule, optimiser: torch.optim.Optimizer) -> None:
+        self._patience, self._loss, self._waited = schedule.patience, math.inf, 0
+        self._plateau = (
             None
             if schedule.plateau is None
             else torch.optim.lr_scheduler.ReduceLROnPlateau(
                 optimiser, factor=0.1, patience=schedule.plateau
             )
         )
-        self.loss, self.waited = math.inf, 0
-        self.state: dict[str, torch.Tensor] | None = None
+        self.over = False
 
-    def stop(self, *, last: bool) -> bool:
-        """Whether this epoch is the last one, for another reason than their number."""
-        if self.plateau is not None or self.patience is not None:
-            loss = loss_of(self.model, self.valid, self.terms.task_loss)
-            if self.plateau is not None:
-                self.plateau.step(loss)
-            if self.patience is not None and self._waited(loss) >= self.patience:
-                return True
-        budget = self.terms.budget
-        if last or budget is None or not budget.over():
+    @property
+    def needs_loss(self) -> bool:
+        """Whether the loss plays any part."""
+        return self._plateau is not None or self._patience is not None
+
+    def improved(self, loss: float) -> bool:
+        """Takes note of an epoch's loss; whether there is a patience and it is the best so far."""
+        if self._plateau is not None:
+            self._plateau.step(loss)
+        if self._patience is None:
             return False
-        budget.cut = True
-        return True
-
-    def _waited(self, loss: float) -> int:
-        """Epochs since the best one."""
-        if loss < self.loss:
-            self.loss, self.waited = loss, 0
-            self.state = {k: v.clone() for k, v in self.model.state_dict().items()}
-        else:
-            self.waited += 1
-        return self.waited
-
-    def restore_best(self) -> None:
-        if self.state is not None:
-            self.model.load_state_dict(self.state)
+        better = loss < self._loss
+        self._loss, self._waited = (loss, 0) if better else (self._loss, self._waited + 1)
+        self.over = self._waited >= self._patience
+        return better

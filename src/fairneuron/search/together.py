@@ -1,19 +1,33 @@
-"""Trains several networks of one architecture on the same data, each with its own settings."""
+"""Trains several networks of one architecture at once, each with its own settings.
+
+A search tries many candidates that differ in little: which neurons may change, λ, which samples are
+trained with dropout. Their parameters are stacked (``stack.py``), so that a step of all of them is
+a few batched matrix products.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from fairneuron.data.dataset import Dataset, Floats, Mask
-from fairneuron.models import Penalty
+from fairneuron.forward import evaluation, placed, tensors_of
+from fairneuron.models import Penalty, weighted_mean
+from fairneuron.search.stack import Stack
+from fairneuron.search.steps import Noise, Step, Steps, dropout_layers, with_noise
 from fairneuron.settings import Schedule
 from fairneuron.terms import Terms
 from fairneuron.tracing import trace
-from fairneuron.training import PLAIN, Progress, quiet, train
+from fairneuron.training import PLAIN, Progress, Watch, quiet, reproducible, train
+
+_STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +62,17 @@ def train_together(
     terms: Terms = PLAIN,
     progress: Progress = quiet,
 ) -> list[bool]:
-    """Trains the networks of the jobs in place, each as ``train`` would.
+    """Trains the networks of the jobs in place, each as ``train`` would, up to rounding.
+
+    The result of a job does not depend on the others: it is the same to the bit in any company.
+    Networks with batch statistics, and a caller's own optimiser, are trained one by one.
 
     Args:
         jobs: Networks of the same class and shapes.
         data: To train on.
         valid: For the plateau and for early stopping.
         schedule: How long and how fast.
-        seed: Of the order of the rows, which all share, and of dropout.
+        seed: Of the order of the rows and of dropout, for each job the same.
         penalty: A fairness term; each job has its own strength of it.
         terms: The caller's loss, optimiser and time.
         progress: Told after each epoch.
@@ -63,6 +80,22 @@ def train_together(
     Returns:
         Whether every loss was finite, for each job.
     """
+    if _stackable(jobs, terms, penalty):
+        if len(jobs) == 1:  # a batch of one product is computed otherwise: other bits
+            twin = replace(jobs[0], model=copy.deepcopy(jobs[0].model))
+            return train_together(
+                [jobs[0], twin],
+                data,
+                valid,
+                schedule,
+                seed=seed,
+                penalty=penalty,
+                terms=terms,
+                progress=progress,
+            )[:1]
+        with reproducible(seed), evaluation(jobs[0].model), torch.enable_grad():
+            together = _Together(jobs, data, schedule, seed=seed, penalty=penalty, terms=terms)
+            return together.run(valid, progress)
     return [
         train(
             job.model,
@@ -80,3 +113,194 @@ def train_together(
         )
         for job in jobs
     ]
+
+
+def _stackable(jobs: Sequence[Job], terms: Terms, penalty: Penalty | None) -> bool:
+    """Whether the jobs are of one architecture that runs with stacked parameters."""
+    networks = [job.model for job in jobs]
+    if not jobs or terms.optimiser is not None:
+        return False
+    if len({_architecture(network) for network in networks}) > 1:
+        return False
+    if any(isinstance(module, _STATISTICS) for module in networks[0].modules()):
+        return False
+    own_rows = any(job.weight is not None or job.dropped is not None for job in jobs)
+    return not (penalty is not None and own_rows) and all(_has_plain_dropout(job) for job in jobs)
+
+
+def _architecture(network: nn.Module) -> tuple[object, ...]:
+    tensors = tensors_of(network).items()
+    return type(network), *((name, v.shape, v.dtype, v.device) for name, v in tensors)
+
+
+def _has_plain_dropout(job: Job) -> bool:
+    """Whether what is dropped is dropped by ``nn.Dropout``, each layer of which runs once."""
+    if job.dropped is None:
+        return True
+    twin = trace(job.model).with_dropout(job.dropout)
+    layers = dropout_layers(twin)
+    plain = all(type(twin.get_submodule(name)) is nn.Dropout for name in layers)
+    return plain and len(layers) == len(set(layers))
+
+
+class _Together:
+    """One training of all jobs."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        data: Dataset,
+        schedule: Schedule,
+        *,
+        seed: int,
+        penalty: Penalty | None,
+        terms: Terms,
+    ) -> None:
+        self.network = network = jobs[0].model
+        self.schedule, self.penalty, self.terms = schedule, penalty, terms
+        self.stack = Stack([job.model for job in jobs], [job.only for job in jobs])
+        self.data = _Columns(network, data, [job.weight for job in jobs])
+        self.strengths = self.data.x.new_tensor([job.strength for job in jobs])
+        dropped = [job.dropped for job in jobs]
+        self.judged = self.stack.forward(network, shared=True)
+        self.quiet = self.judged
+        noise: list[dict[str, Noise]] = []
+        if any(mask is not None for mask in dropped):
+            self.quiet = self.stack.forward(network, shared=False)
+            twins = [trace(job.model).with_dropout(job.dropout) for job in jobs]
+            noise = [with_noise(twin) for twin in twins]
+            for twin in twins:
+                twin(self.data.x[:1])  # which shows the shapes
+            self.noisy = self.stack.forward(twins[0], shared=False)
+        self.steps = Steps(dropped, len(data), schedule.batch_size, seed, noise)
+
+    def run(self, valid: Dataset, progress: Progress) -> list[bool]:
+        """Trains; whether every loss was finite, for each job."""
+        rows, schedule = self.stack.rows, self.schedule
+        alone = schedule.plateau is not None  # each network has a learning rate of its own
+        optimisers = [
+            self.terms.optimise(dict.fromkeys(own), schedule.learning_rate)
+            for own in ([[row] for row in rows] if alone else [rows])
+        ]
+        watches = [Watch(schedule, optimisers[b if alone else 0][0]) for b in range(len(rows))]
+        finite, running = np.ones(len(rows), bool), np.ones(len(rows), bool)
+        best: dict[int, torch.Tensor] = {}
+        judge = _Columns(self.network, valid, [])
+        epochs = schedule.epochs_for(len(self.data.y))
+        for epoch in range(epochs):
+            total = torch.zeros(len(rows), device=self.data.x.device)
+            for step in self.steps:
+                losses = self._losses(step)
+                self.stack.backward(losses, running & (np.array(step.counts) > 0))
+                for _, take in optimisers:
+                    take()
+                total += losses.detach()
+            finite &= ~running | torch.isfinite(total).cpu().numpy()
+            running &= finite
+            progress("training", epoch + 1, epochs)
+            if watches[0].needs_loss and running.any():
+                found = self._valid_losses(judge)
+                for b in np.flatnonzero(running).tolist():
+                    if watches[b].improved(found[b]):
+                        best[b] = rows[b].detach().clone()
+                    running[b] = not watches[b].over
+            if not running.any() or self.terms.out_of_time(last=epoch + 1 == epochs):
+                break
+        for b, row in best.items():
+            if finite[b]:
+                rows[b].data.copy_(row)
+        self.stack.write_back()
+        return [bool(f) for f in finite]
+
+    def _losses(self, step: Step) -> torch.Tensor:
+        """Of all jobs, ``(jobs,)``."""
+        rows = step.rows.to(self.data.x.device)
+        x, y, group, weight, gap_weight = self.data.at(rows)
+        if step.noise is None:
+            out = self.quiet(self.stack.tensors, x)
+        else:
+            noise = {f"{name}.noise": value.to(x) for name, value in step.noise.items()}
+            out = self.noisy(self.stack.tensors | noise, x)
+        losses = _task_losses(self.terms, out, y, weight, step.counts)
+        if self.penalty is None:
+            return losses
+        n = step.counts[0]  # the same for all, where there is a penalty
+        scores = (out.sigmoid() if out.ndim == 2 else out.softmax(-1)[..., 1])[:, :n]
+        weights = None if gap_weight is None else gap_weight[:n]
+        return losses + self.strengths * self.penalty(scores, y[:n], group[:n], weights)
+
+    def _valid_losses(self, valid: _Columns) -> list[float]:
+        with torch.no_grad():
+            out = self.judged(self.stack.tensors, valid.x)
+            return _task_losses(
+                self.terms, out, valid.y, valid.weight, [len(valid.y)] * len(out)
+            ).tolist()
+
+
+class _Columns:
+    """A data set where the networks are.
+
+    Args:
+        network: One of them.
+        data: n rows.
+        weights: For each job its own weights of the rows, or None.
+    """
+
+    def __init__(self, network: nn.Module, data: Dataset, weights: Sequence[Floats | None]) -> None:
+        self.x = placed(network, data.x)
+        self.y, self.group = (torch.from_numpy(c).to(self.x.device) for c in (data.y, data.group))
+        relative: Floats | None = data.relative_weight
+        if any(own is not None for own in weights):
+            parts = [data if own is None else replace(data, weight=own) for own in weights]
+            even = np.ones(len(data))
+            relative = np.stack(
+                [even if p.relative_weight is None else p.relative_weight for p in parts]
+            )
+        self.weight, self.gap_weight = (
+            None if c is None else torch.from_numpy(c).to(self.x)
+            for c in (relative, data.gap_weight)
+        )
+
+    def at(self, rows: torch.Tensor) -> tuple[Any, ...]:
+        """All columns of some rows, ``(n,)`` or for each job ``(jobs, n)``."""
+        x, y, group = self.x[rows], self.y[rows], self.group[rows]
+        gap_weight = None if self.gap_weight is None else self.gap_weight[rows]
+        if self.weight is None or self.weight.ndim == 1:
+            weight = None if self.weight is None else self.weight[rows]
+        else:
+            weight = self.weight.gather(1, rows.expand(len(self.weight), -1))
+        return x, y, group, weight, gap_weight
+
+
+def _task_losses(
+    terms: Terms,
+    out: torch.Tensor,
+    y: torch.Tensor,
+    weight: torch.Tensor | None,
+    counts: Sequence[int],
+) -> torch.Tensor:
+    """The task loss of each job, ``(jobs,)``, over its first ``counts`` rows."""
+    jobs, n = out.shape[:2]
+    y = y.expand(jobs, n)
+    weight = None if weight is None else weight.expand(jobs, n)
+    if terms.loss is not None:
+        return torch.stack(
+            [
+                terms.task_loss(out[b, :c], y[b, :c], None if weight is None else weight[b, :c])
+                if c
+                else out[b].sum() * 0
+                for b, c in enumerate(counts)
+            ]
+        )
+    if out.ndim == 2:
+        losses = binary_cross_entropy_with_logits(out, y.to(out.dtype), reduction="none")
+    else:
+        losses = cross_entropy(out.movedim(-1, 1), y, reduction="none")
+    most = max(counts)
+    losses = losses[:, :most]
+    weight = None if weight is None else weight[:, :most]
+    if min(counts) < most:
+        ends = torch.tensor(counts, device=out.device)[:, None]
+        there = torch.arange(most, device=out.device) < ends
+        weight = there.to(losses) if weight is None else weight * there
+    return losses.mean(1) if weight is None else weighted_mean(losses, weight)
