@@ -325,7 +325,7 @@ def test_a_bad_model_is_refused_with_a_code_before_training(
     assert code_of(lambda: fn.audit(make(), train)) == codes[0]
     assert code_of(lambda: fn.activation_paths(make(), train.x)) == codes[1]
     if codes[2]:
-        monkeypatch.setattr("fairneuron.recipes.train", None)
+        monkeypatch.setattr("fairneuron.recipes.train_together", None)
     for recipe, options in RECIPES.items():
         found = code_of(partial(fn.repair, make(), train, valid, recipe=recipe, **options))
         assert found == codes[2], recipe

@@ -294,7 +294,7 @@ def test_paper_recipe_is_slice_cluster_and_selective_dropout(
         seen.update(options, schedule=schedule, start=copy.deepcopy(model.state_dict()))
         return training.train(model, data, valid, schedule, **options)
 
-    monkeypatch.setattr("fairneuron.recipes.train", spy)
+    monkeypatch.setattr("fairneuron.recipes.train_together", spy)
     result = fn.repair(
         trained, parts[0], parts[1], recipe="paper", gamma=0.5, theta=0.2, dropout=0.3, epochs=2
     )

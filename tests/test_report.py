@@ -170,6 +170,7 @@ def test_names_are_only_text(kind: str, request: pytest.FixtureRequest) -> None:
     order = [shown(group["group"]) for group in result["before"]["groups"]]
     groups = [row[0] for rows in tables(text) if rows[0][0] == "group" for row in rows[1:]]
     assert groups == order * (2 if kind == "hostile_paths" else 1)
+    assert [row[0] for row in table(text, "change in")] == order
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -177,7 +178,7 @@ def test_any_name_is_only_text(name: str, tame: dict[str, Any]) -> None:
     """Any name is a cell that reads exactly like the name, and changes nothing else."""
     text, expected = report(renamed(tame, name)), tables(report(tame))
     assert expected[1][1][0] == "A"
-    expected[1][1][0] = shown(name)
+    expected[1][1][0] = expected[2][1][0] = shown(name)
     assert tables(text) == expected
     assert len(text.splitlines()) == len(report(tame).splitlines())
     assert [c for c in text if not c.isprintable() and c != "\n"] == []
@@ -209,7 +210,7 @@ def test_tables_keep_their_columns(kind: str, request: pytest.FixtureRequest) ->
     """Every line of a table has as many columns as its head."""
     text = report(request.getfixturevalue(kind))
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert len(blocks) == len(tables(text)) == 4
+    assert len(blocks) == len(tables(text)) == 5
     for lines in blocks:
         bars = {len(re.findall(r"\|", re.sub(r"\\.", "", line))) for line in lines}
         assert len(bars) == 1
@@ -228,6 +229,9 @@ def renamed(result: dict[str, Any], name: str) -> dict[str, Any]:
     flips = found["verdicts"]["test"]["flips"]
     for rows in (found["before"]["groups"], found["after"]["groups"], flips):
         rows[0]["group"] = name
+    for change in found["verdicts"]["test"]["groups"]:
+        if change["group"] == result["before"]["groups"][0]["group"]:
+            change["group"] = name
     return found
 
 
@@ -299,6 +303,52 @@ def test_groups_are_those_of_the_result(kind: str, request: pytest.FixtureReques
             *rates,
             f"{flip['to_positive']} / {flip['from_positive']}",
         ]
+
+
+@pytest.mark.parametrize("kind", ["tame", "hostile", "hopeless"])
+def test_changes_are_those_of_the_result(kind: str, request: pytest.FixtureRequest) -> None:
+    """The table of changes has each rate's change and interval, marked if it leaves out zero."""
+    result = request.getfixturevalue(kind)
+    rows = {row[0]: row[1:] for row in table(report(result), "change in")}
+    seen = 0
+    for i, rate in enumerate(("selection_rate", "tpr", "fpr", "accuracy")):
+        for old, new in zip(result["before"]["groups"], result["after"]["groups"], strict=True):
+            found = change_of(result, old["group"], rate)
+            cell = rows[shown(old["group"])][i]
+            if old[rate] is None or found["interval"] is None:
+                assert "[" not in cell
+                continue
+            value, low, high = map(float, re.findall(r"[+-]\d\.\d{3}", cell))
+            assert value == pytest.approx(new[rate] - old[rate], abs=5.1e-4)
+            assert [low, high] == pytest.approx(found["interval"], abs=5.1e-4)
+            assert cell.endswith("*") == (found["interval"][0] > 0 or found["interval"][1] < 0)
+            seen += 1
+    assert seen
+
+
+def change_of(result: dict[str, Any], group: str, rate: str) -> dict[str, Any]:
+    """What the verdict on test data has of a rate of a group."""
+    changes = result["verdicts"]["test"]["groups"]
+    (found,) = (c for c in changes if (c["group"], c["rate"]) == (group, rate))
+    return dict(found)
+
+
+def test_reliable_changes_are_marked(
+    tame: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A star where the interval leaves out zero, in the report and in print; none where not."""
+    result = copy.deepcopy(tame)
+    fell, unclear = (change_of(tame, "A", rate) for rate in ("selection_rate", "tpr"))
+    for change in result["verdicts"]["test"]["groups"]:
+        if change == fell:
+            change |= {"before": 0.5, "after": 0.4, "interval": [-0.15, -0.05]}
+        elif change == unclear:
+            change |= {"before": 0.5, "after": 0.5, "interval": [-0.02, 0.0]}
+    cells = ["-0.100 [-0.150, -0.050]*", "+0.000 [-0.020, +0.000]"]
+    assert table(report(result), "change in")[0][1:3] == cells
+    print_repair(result, Path("where"))
+    words = " ".join(capsys.readouterr().out.split())
+    assert "A -0.100* +0.000 " in words
 
 
 def test_candidates_are_those_of_the_result(tame: dict[str, Any]) -> None:

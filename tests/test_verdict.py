@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from math import comb
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import fairneuron as fn
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import OptionError
 from fairneuron.limits import check_limit, violation
-from fairneuron.verdict import IMPROVED, NOT_MET, NOT_RELIABLE, Verdict
+from fairneuron.metrics.definitions import METRICS
+from fairneuron.verdict import IMPROVED, NOT_MET, NOT_RELIABLE, GroupChange, Verdict
 from tests.conftest import Says
 
 CALM = settings(max_examples=15, deadline=None, derandomize=True)
@@ -432,6 +434,228 @@ def test_same_seed_same_verdict() -> None:
     assert one.changes["dp"].gain == other.changes["dp"].gain
 
 
+# Levelling down
+
+
+def of(verdict: Verdict, group: str, rate: str) -> GroupChange:
+    """The change of a rate of a group."""
+    (found,) = (c for c in verdict.groups if (c.group, c.rate) == (group, rate))
+    return found
+
+
+def moved(changes: tuple[GroupChange, ...]) -> list[tuple[str, str]]:
+    """Which groups and rates they are of."""
+    return [(c.group, c.rate) for c in changes]
+
+
+def test_rates_of_the_groups() -> None:
+    """Every rate of every group is the one worked out by hand."""
+    verdict = judged(BETTER_ALL_OVER, {"dp": 0.05})
+    expected = {
+        ("A", "selection_rate"): (0.7, 0.5),
+        ("B", "selection_rate"): (0.3, 0.5),
+        ("A", "tpr"): (0.9, 0.8),
+        ("B", "tpr"): (0.5, 0.8),
+        ("A", "fpr"): (0.5, 0.2),
+        ("B", "fpr"): (0.1, 0.2),
+        ("A", "accuracy"): (0.7, 0.8),
+        ("B", "accuracy"): (0.7, 0.8),
+    }
+    found = {(c.group, c.rate): (c.before, c.after) for c in verdict.groups}
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        assert found[key] == pytest.approx(values)
+    assert all((c.rose, c.fell) == (c.after > c.before, c.after < c.before) for c in verdict.groups)
+    assert all(c.interval[0] < c.after - c.before < c.interval[1] for c in verdict.groups)
+
+
+def test_both_sides_meet_in_the_middle() -> None:
+    """Rates that rose for one and fell for the other are no levelling in either direction."""
+    verdict = judged(BETTER_ALL_OVER, {"dp": 0.05, "eo": 0.1, "eodds": 0.2})
+    assert (verdict.levelled_down, verdict.only_raised, verdict.lost_accuracy) == ((), (), ())
+    assert "Levelled" not in verdict.sentence()
+    assert "Only raised" not in verdict.sentence()
+
+
+@pytest.mark.parametrize("limit", [{"dp": 0.05}, {"dpr": 0.8}, {"dp": 0.05, "dpr": 0.8}])
+def test_levelled_down(limit: dict[str, float]) -> None:
+    """A's rate fell to B's, which stayed: improved, and said beside it, once."""
+    verdict = judged(selections(A=(200, 140, 60), B=(200, 60, 60)), limit)
+    assert verdict.outcome == IMPROVED
+    assert moved(verdict.levelled_down) == [("A", "selection_rate")]
+    assert verdict.only_raised == ()
+    words = (
+        "Levelled down: the selection rate fell in A (0.700 → 0.300), and reliably rose in no group"
+    )
+    assert verdict.sentence().count(words) == 1
+
+
+def test_only_raised() -> None:
+    """B's rate rose to A's: the harm where y = 1 is one."""
+    verdict = judged(selections(A=(200, 140, 140), B=(200, 60, 140)), {"dp": 0.05})
+    assert verdict.outcome == IMPROVED
+    assert verdict.levelled_down == ()
+    assert moved(verdict.only_raised) == [("B", "selection_rate")]
+    words = "Only raised: the selection rate rose in B (0.300 → 0.700), and reliably fell in no"
+    assert words in verdict.sentence()
+
+
+@pytest.mark.parametrize(
+    ("groups", "fell"),
+    [
+        ({"A": (200, 140, 80), "B": (200, 90, 60)}, ["A", "B"]),  # A more than B
+        ({"A": (200, 140, 80), "B": (200, 60, 62)}, ["A"]),  # two more of B are no rise
+        ({"A": (200, 140, 80), "B": (200, 60, 80)}, []),
+        ({"A": (200, 140, 139), "B": (200, 60, 60)}, []),  # one person is no fall
+        ({"A": (200, 140, 140), "B": (200, 60, 20)}, []),  # the gap grew
+        ({"A": (200, 140, 80), "B": (200, 100, 100), "C": (200, 60, 60)}, ["A"]),
+        ({"A": (200, 140, 90), "B": (200, 100, 130), "C": (200, 60, 60)}, []),  # B rose
+        ({"A": (200, 140, 140), "B": (200, 60, 60)}, []),
+        ({"A": (200, 110, 70), "B": (200, 50, 10)}, []),  # the same gap, but for 6e-17
+    ],
+)
+def test_when_rates_are_levelled_down(
+    groups: dict[str, tuple[int, int, int]], fell: list[str]
+) -> None:
+    """The gap shrank, a higher rate fell reliably, and none rose reliably."""
+    verdict = judged(selections(**groups), {"dp": 0.05})
+    assert [c.group for c in verdict.levelled_down] == fell
+
+
+def test_only_the_rates_that_a_limit_is_about() -> None:
+    """The TPR for EO, TPR and FPR for equalised odds, the selection rate for DP."""
+    rows: list[Row] = [
+        ("A", 1, 1, 1, 50),
+        ("A", 1, 1, 0, 40),  # TPR .9 → .5
+        ("A", 1, 0, 0, 10),
+        ("A", 0, 1, 1, 10),
+        ("A", 0, 0, 0, 90),
+        ("B", 1, 1, 1, 50),
+        ("B", 1, 0, 0, 50),
+        ("B", 0, 1, 0, 40),  # FPR .5 → .1
+        ("B", 0, 1, 1, 10),
+        ("B", 0, 0, 0, 50),
+    ]
+    assert moved(judged(rows, {"eo": 0.1}).levelled_down) == [("A", "tpr")]
+    both = [("A", "tpr"), ("B", "fpr")]
+    assert moved(judged(rows, {"eodds": 0.1}).levelled_down) == both
+    assert moved(judged(rows, {"eo": 0.1, "eodds": 0.1}).levelled_down) == both
+    verdict = judged(rows, {"dp": 0.1})  # .5 and .5, then .3 and .3: there was no gap
+    assert verdict.levelled_down == ()
+    assert moved(verdict.under({"eodds": 0.1}).levelled_down) == both
+    assert "the TPR fell in A (0.900 → 0.500), and" in judged(rows, {"eo": 0.1}).sentence()
+
+
+def test_groups_that_lost_accuracy() -> None:
+    """DP was bought with wrong predictions in both groups, which is said."""
+    verdict = judged(DP_FOR_EO, {"dp": 0.05})
+    assert moved(verdict.lost_accuracy) == [("A", "accuracy"), ("B", "accuracy")]
+    assert verdict.sentence().endswith("Accuracy fell in A (1.000 → 0.875), B (1.000 → 0.875).")
+    assert judged(BETTER_ALL_OVER, {"dp": 0.05}).lost_accuracy == ()
+
+
+def test_rates_without_a_denominator() -> None:
+    """B has nobody with y = 1: its TPR is undefined, and nothing is concluded from it."""
+    rows: list[Row] = [
+        ("A", 1, 1, 0, 50),
+        ("A", 0, 1, 0, 50),
+        ("A", 0, 1, 1, 50),
+        ("B", 0, 0, 0, 90),
+        ("B", 0, 1, 1, 10),
+    ]
+    verdict = judged(rows, {"dp": 0.1, "eo": 0.1})
+    missing = of(verdict, "B", "tpr")
+    assert (missing.before, missing.after, missing.interval) == (None, None, None)
+    assert not missing.rose
+    assert not missing.fell
+    assert moved(verdict.levelled_down) == [("A", "selection_rate")]
+    assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+
+
+def test_unknown_and_empty_groups_have_no_changes() -> None:
+    """Only groups that are compared and have samples."""
+    sensitive = [["f", "x"], ["f", "x"], ["m", "y"], ["m", "y"], ["m", "unknown"]]
+    data = Dataset.from_arrays(np.zeros((5, 1)), [0, 1, 0, 1, 1], sensitive)
+    verdict = fn.judge(Says([0, 1, 1, 0, 1]), Says([1] * 5), data, {"dp": 0.1}, on="test")
+    assert {c.group for c in verdict.groups} == {"f & x", "m & y"}
+
+
+# Nothing to find
+
+
+@pytest.mark.parametrize("flips", [1, 3, 4, 5, 6, 8, 11, 16, 40])
+def test_flips_of_a_coin_are_no_finding(flips: int) -> None:
+    """If every change is as likely to be one up as one down, at most 1 in 20 is called reliable.
+
+    The probability is exact: of as few changes up, and as few down, as are still called reliable.
+    Percentiles alone, without the expansion, call 1 in 8 reliable where four changed.
+    """
+    n, found = 200, 0.0
+    for up in range(flips // 2 + 1):
+        before, after = np.zeros(n), np.zeros(n)
+        after[:up] = before[up:flips] = 1
+        if not changed(before, after).fell:
+            break
+        found += 2 * comb(flips, up) / 2**flips
+    assert found <= 0.05
+    assert found > 0 or flips < 6  # it is not blind: six changes alike are 1 in 32
+
+
+def changed(before: np.ndarray, after: np.ndarray) -> GroupChange:
+    """The change of the selection rate of one group beside another that stays."""
+    n = len(before)
+    data = Dataset.from_arrays(
+        np.zeros((n + 20, 1)), [0, 1] * (n // 2 + 10), ["A"] * n + ["B"] * 20
+    )
+    stays = np.repeat([0, 1], 10)
+    pair = (Says(np.concatenate([said, stays])) for said in (before, after))
+    return of(fn.judge(*pair, data, {"dp": 0.1}, on="test"), "A", "selection_rate")
+
+
+NULL = {  # sizes of the groups, share that is selected, share of people who are predicted anew
+    "two groups": ((300, 200), (0.5, 0.5), 0.3),
+    "every prediction anew": ((300, 200), (0.5, 0.5), 1.0),
+    "few flips": ((300, 200), (0.5, 0.5), 0.03),
+    "a gap that stays": ((300, 200), (0.6, 0.3), 0.2),
+    "a small group": ((300, 15), (0.4, 0.4), 0.3),
+    "four groups": ((100, 80, 60, 40), (0.6, 0.5, 0.5, 0.4), 0.3),
+}
+
+
+@pytest.mark.parametrize("kind", NULL)
+def test_null_predictions_are_rarely_an_improvement(kind: str) -> None:
+    """Predictions are drawn anew at the same rates: a true gap stays, whatever a sample shows."""
+    sizes, rates, anew = NULL[kind]
+    rng = np.random.default_rng(11)
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    n, draws, improved = len(group), 25, 0
+    for seed in range(draws):
+        before, again = (rng.random((2, n)) < np.array(rates)[group]).astype(int)
+        after = np.where(rng.random(n) < anew, again, before)
+        data = Dataset.from_arrays(
+            np.zeros((n, 1)), rng.integers(0, 2, n), np.array(list("abcd"))[group]
+        )
+        verdict = fn.judge(Says(before), Says(after), data, {"dp": 0.02}, on="test", seed=seed)
+        best = {name: METRICS[name].best for name in ("dp", "dpr", "eo", "eodds")}
+        for limit in (best, *({name: bound} for name, bound in best.items())):
+            improved += verdict.under(limit).outcome != NOT_RELIABLE
+    assert improved <= 0.05 * 5 * draws
+
+
+def test_a_gap_that_went_is_seen() -> None:
+    """On as many people as in those draws a gap of .3 that went is an improvement every time."""
+    rng = np.random.default_rng(12)
+    group = np.repeat([0, 1], (300, 200))
+    for seed in range(5):
+        before = (rng.random(500) < np.array([0.6, 0.3])[group]).astype(int)
+        after = np.where(rng.random(500) < 0.6, rng.random(500) < 0.45, before).astype(int)
+        data = Dataset.from_arrays(np.zeros((500, 1)), rng.integers(0, 2, 500), group)
+        assert (
+            fn.judge(Says(before), Says(after), data, {"dp": 0.3}, on="test", seed=seed).outcome
+            == IMPROVED
+        )
+
+
 # Words
 
 
@@ -473,6 +697,10 @@ def test_json() -> None:
     assert "limit" not in plain["changes"]["eo"]
     assert plain["worse"] == [change.metric for change in verdict.worse]
     assert plain["flips"][0] == {"group": "A", "n": 200, "to_positive": 0, "from_positive": 25}
+    assert plain["groups"] == [change.to_dict() for change in verdict.groups]
+    assert [c["rate"] for c in plain["groups"][::2]] == ["selection_rate", "tpr", "fpr", "accuracy"]
+    assert (plain["levelled_down"], plain["only_raised"]) == ([], [])
+    assert plain["lost_accuracy"] == ["A", "B"]
 
 
 @pytest.mark.parametrize(
@@ -503,6 +731,9 @@ def broken_verdicts() -> dict[str, dict]:
     def flip(**fields: object) -> dict:
         return plain | {"flips": [plain["flips"][0] | fields, plain["flips"][1]]}
 
+    def rate(**fields: object) -> dict:
+        return plain | {"groups": [plain["groups"][0] | fields, *plain["groups"][1:]]}
+
     return {
         **{f"without {name}": {k: v for k, v in plain.items() if k != name} for name in plain},
         "nothing": {},
@@ -530,6 +761,16 @@ def broken_verdicts() -> dict[str, dict]:
         "a flip in part": flip(n=0.5),
         "a flip with more": flip(more=1),
         "flips as a number": plain | {"flips": 3},
+        "a rate of no group": rate(group=None),
+        "a rate of its own": rate(rate="beauty"),
+        "a rate as text": rate(before="0.1"),
+        "a rate that is infinite": rate(after=float("inf")),
+        "half an interval of a rate": rate(interval=[0.1]),
+        "a rate with more": rate(more=1),
+        "rates as a number": plain | {"groups": 3},
+        "levelled down or not": plain | {"levelled_down": ["selection_rate"]},
+        "raised or not": plain | {"only_raised": ["selection_rate"]},
+        "another group lost": plain | {"lost_accuracy": ["A"]},
     }
 
 
@@ -537,6 +778,15 @@ def broken_verdicts() -> dict[str, dict]:
 def test_anything_else_is_no_verdict(plain: object) -> None:
     """Nothing is guessed: KeyError, ValueError or TypeError."""
     with pytest.raises((KeyError, ValueError, TypeError)):
+        Verdict.from_dict(plain)
+
+
+def test_a_verdict_of_an_older_format() -> None:
+    """Without changes of the groups it is refused by what it lacks."""
+    plain = judged(BETTER_ALL_OVER, {"dp": 0.05}).to_dict()
+    for name in ("groups", "levelled_down", "only_raised", "lost_accuracy"):
+        del plain[name]
+    with pytest.raises(ValueError, match="without changes of the groups, as before format 3"):
         Verdict.from_dict(plain)
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fairneuron.audit import Audit as Audit
     from fairneuron.audit import audit as audit
     from fairneuron.clustering import rare_paths as rare_paths
+    from fairneuron.compare.comparison import Comparison as Comparison
+    from fairneuron.compare.comparison import compare as compare
     from fairneuron.data.builtin import load_dataset as load_dataset
     from fairneuron.data.dataset import Dataset as Dataset
     from fairneuron.data.schema import Schema as Schema
@@ -43,6 +45,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Audit": "audit",
+    "Comparison": "compare.comparison",
     "Conflict": "recipes",
     "Dataset": "data.dataset",
     "FairNeuron": "repair",
@@ -61,6 +64,7 @@ _HOME = {
     "audit": "audit",
     "audit_predictions": "predictions",
     "baselines": "baselines",
+    "compare": "compare.comparison",
     "judge": "verdict",
     "load_dataset": "data.builtin",
     "mean_activations": "slicing",
@@ -77,7 +81,7 @@ __all__ = [*_HOME]  # noqa: PLE0604  # names of the table above
 
 
 class _Package(ModuleType):
-    """Keeps ``fn.repair`` and ``fn.audit`` functions, although modules have these names too."""
+    """Keeps ``fn.repair`` and others functions, although modules have these names too."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in _HOME and isinstance(value, ModuleType)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import traceback
 import warnings
@@ -17,6 +18,8 @@ from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from fairneuron.compare.methods import CRITERIA, criteria_named, methods_named, reference_named
+from fairneuron.compare.records import require_folder
 from fairneuron.data.builtin import SOURCES
 from fairneuron.data.tables import require_file
 from fairneuron.errors import (
@@ -40,6 +43,7 @@ from fairneuron.options import (
     Theta,
     class_weight_of,
     limits_of,
+    names_of,
     part_of,
     with_subject,
 )
@@ -351,6 +355,74 @@ def choose(
 
     result = Saved.read(folder).choose(limits)
     _finish(result, folder, as_json=as_json)
+
+
+@app.command()
+@with_subject
+def compare(
+    subject: Subject,
+    methods: Annotated[
+        str, typer.Option(help="What to compare, with commas: fairneuron,naive,reweighing, …")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for records, tables and plots; an earlier one is gone on with."),
+    ],
+    seeds: Annotated[
+        int, typer.Option(min=1, max=10_000, help="How many splits; tests need 10.")
+    ] = 10,
+    seed: Annotated[
+        int, typer.Option("--first-seed", min=0, max=2**31, help="The first of them.")
+    ] = 0,
+    criteria: Annotated[str, typer.Option(help="The gaps to lower in turn.")] = ",".join(CRITERIA),
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Which to compare the others with.", show_default="fairneuron"),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Processes at once.", show_default="one per core"),
+    ] = None,
+    no_plots: Annotated[bool, typer.Option("--no-plots", help="Without matplotlib.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare FairNeuron with other methods on your data: same splits, same base models.
+
+    Every method chooses on validation data. What is done is kept in the folder as it comes: the
+    same command goes on after a stop, and one with more seeds or methods adds what is missing.
+    """
+    chosen = methods_named(names_of(methods))
+    named = criteria_named(names_of(criteria))
+    compared_with = reference_named(reference, list(chosen))
+    require_folder(out)
+    table = _table_of(subject)
+
+    from fairneuron.compare.comparison import run_comparison, seeds_of
+    from fairneuron.compare.setting import subject_setting
+    from fairneuron.compare.tables import overview
+
+    try:
+        with _at_work() as progress:
+            found = run_comparison(
+                subject_setting(subject, table),
+                methods=chosen,
+                seeds=seeds_of(seeds, seed),
+                criteria=named,
+                reference=compared_with,
+                out=out,
+                plots=not no_plots,
+                workers=workers or os.cpu_count() or 1,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        _fail("interrupted", f"What is done is in {out}; the same command goes on.", _INTERRUPTED)
+    result = found.to_dict()
+    if as_json:
+        _print_json(result)
+        return
+    for figures in result["criteria"]:
+        typer.echo(overview(figures) + "\n")
+    typer.echo(f"Page: {out / 'comparison.md'}")
 
 
 @app.command()

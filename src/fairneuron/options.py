@@ -163,18 +163,22 @@ def subject_of(
 
 
 def with_subject(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of ``subject_of``, and what it makes of them as ``subject``."""
+    """Gives a command the options of ``subject_of``, and what it makes of them as ``subject``.
+
+    An option that the command declares itself takes the place of the one of the same name.
+    """
     options = inspect.signature(subject_of, eval_str=True).parameters
     own = inspect.signature(command, eval_str=True).parameters
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        chosen = {name: given.pop(name) for name in options}
+        chosen = {name: given[name] if name in own else given.pop(name) for name in options}
         if chosen["data"] is None and chosen["train"] is None and given.get("predictions"):
             chosen["data"] = str(given["predictions"])  # a table of their own
         command(subject=subject_of(**chosen), **given)
 
-    parameters = [*(p for p in own.values() if p.name != "subject"), *options.values()]
+    others = [p for p in options.values() if p.name not in own]
+    parameters = [*(p for p in own.values() if p.name != "subject"), *others]
     keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in keyword_only}
@@ -189,6 +193,11 @@ def widths_of(text: str) -> tuple[int, ...]:
         raise OptionError(
             "option-hidden", "--hidden must list widths", got=repr(text), cure="For example 32,32."
         ) from None
+
+
+def names_of(text: str) -> list[str]:
+    """The names of "naive,fairneuron", each once."""
+    return list(dict.fromkeys(filter(None, _pieces([text]))))
 
 
 def _pieces(texts: Sequence[str]) -> list[str]:

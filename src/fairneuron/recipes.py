@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Protocol
 
 from torch import nn
@@ -21,13 +22,23 @@ from fairneuron.conflict import (
     neuron_pulls,
 )
 from fairneuron.data.dataset import Dataset, Mask
+from fairneuron.models import Penalty
 from fairneuron.paths import Paths
-from fairneuron.settings import ConflictSettings, PaperSettings, change, make_settings
+from fairneuron.search.together import Job, train_together
+from fairneuron.settings import (
+    ConflictSettings,
+    PaperSettings,
+    Schedule,
+    change,
+    make_settings,
+    several,
+)
 from fairneuron.slicing import activation_paths
 from fairneuron.terms import Terms
 from fairneuron.tracing import trace
-from fairneuron.training import PLAIN, Progress, quiet, train
+from fairneuron.training import PLAIN, Progress, quiet
 from fairneuron.trials import Retrained
+from fairneuron.walk import amounts_to, gaps_between, mix
 
 Explanation = ConflictExplanation | PathSummary
 
@@ -42,6 +53,7 @@ class Task:
         valid: For the learning rate.
         criteria: The differentiable gaps that stand for the limited metrics.
         seed: Of everything random.
+        threshold: On the probability of class 1.
         progress: Told of each step.
         terms: The caller's loss, optimiser and time for retraining.
     """
@@ -51,17 +63,13 @@ class Task:
     valid: Dataset
     criteria: tuple[str, ...]
     seed: int
+    threshold: float = 0.5
     progress: Progress = quiet
     terms: Terms = PLAIN
 
 
 class Recipe(Protocol):
     """The three steps; each recipe is a dataclass of its settings."""
-
-    @property
-    def candidates(self) -> int:
-        """How many models ``retrain`` gives."""
-        ...
 
     def slice(self, task: Task) -> Any:
         """Takes the network's behaviour apart."""
@@ -72,117 +80,144 @@ class Recipe(Protocol):
         ...
 
     def retrain(self, task: Task, carriers: Any) -> Iterator[Retrained]:
-        """Retrains copies of the model where it matters."""
+        """Retrains copies of the model where it matters, all at once."""
         ...
 
-    def explain(self, task: Task, sliced: Any, carriers: Any) -> Explanation:
-        """Says what was found, in figures."""
+    def explain(
+        self, task: Task, sliced: Any, carriers: Any, chosen: Mapping[str, float]
+    ) -> Explanation:
+        """Says what was found, in figures, for the settings of the chosen candidate."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The training samples apart: those with rare paths, and the others.
+
+    Attributes:
+        gamma: That the paths were sliced with.
+        theta: That the rare ones were told from the others by.
+        biased: ``(n,)`` whether a sample's path is rare.
+    """
+
+    gamma: float
+    theta: float
+    biased: Mask
 
 
 @dataclass(frozen=True)
 class Paper(PaperSettings):
     """The published recipe (Algorithm 1); its settings are those of ``PaperSettings``."""
 
-    @property
-    def candidates(self) -> int:
-        """One."""
-        return 1
+    def slice(self, task: Task) -> dict[float, Paths]:
+        """Finds the activation path of each training sample (lines 12 to 28), once for each γ."""
+        return {
+            gamma: activation_paths(
+                task.model,
+                task.train.x,
+                gamma=gamma,
+                contribution=self.contribution,
+                progress=task.progress,
+            )
+            for gamma in several(self.gamma)
+        }
 
-    def slice(self, task: Task) -> Paths:
-        """Finds the activation path of each training sample (lines 12 to 28)."""
-        return activation_paths(
-            task.model,
-            task.train.x,
-            gamma=self.gamma,
-            contribution=self.contribution,
-            progress=task.progress,
-        )
+    def cluster(self, sliced: dict[float, Paths]) -> list[Split]:
+        """Marks the biased samples (lines 29 to 41); thresholds that mark the same ones are one."""
+        splits: dict[bytes, Split] = {}
+        for gamma, paths in sliced.items():
+            for theta in several(self.theta):
+                biased = rare_paths(paths, theta)
+                splits.setdefault(biased.tobytes(), Split(gamma, theta, biased))
+        return list(splits.values())
 
-    def cluster(self, sliced: Paths) -> Mask:
-        """Marks the biased samples (lines 29 to 41)."""
-        return rare_paths(sliced, self.theta)
-
-    def retrain(self, task: Task, biased: Mask) -> Iterator[Retrained]:
+    def retrain(self, task: Task, splits: list[Split]) -> Iterator[Retrained]:
         """Trains benign samples without, then biased ones with dropout (lines 7 to 11)."""
-        model = copy.deepcopy(task.model)
-        finite = train(
-            model,
-            task.train,
-            task.valid,
-            self.schedule,
-            dropped=biased,
-            run=trace(model).with_dropout(self.dropout),
-            seed=task.seed,
-            terms=task.terms,
-            progress=lambda _, done, of: task.progress("retraining", done, of),
-        )
-        yield {"gamma": self.gamma, "theta": self.theta, "dropout": self.dropout}, model, finite
+        tried, jobs = [], []
+        for split, dropout in product(splits, several(self.dropout)):
+            tried.append({"gamma": split.gamma, "theta": split.theta, "dropout": dropout})
+            jobs.append(Job(copy.deepcopy(task.model), dropped=split.biased, dropout=dropout))
+        trained = _train(task, jobs, self.schedule)
+        for settings, job, finite in zip(tried, jobs, trained, strict=False):
+            yield settings, job.model, finite
 
-    def explain(self, task: Task, sliced: Paths, _biased: Mask) -> PathSummary:
+    def explain(
+        self,
+        task: Task,
+        sliced: dict[float, Paths],
+        splits: list[Split],
+        chosen: Mapping[str, float],
+    ) -> PathSummary:
         """Counts paths, biased samples and the groups among them."""
-        return summarise_paths(sliced, task.train, self.theta)
+        gamma = chosen.get("gamma", splits[0].gamma)
+        return summarise_paths(sliced[gamma], task.train, chosen.get("theta", splits[0].theta))
 
 
 @dataclass(frozen=True)
 class Conflict(ConflictSettings):
     """The default recipe; its settings are those of ``ConflictSettings``."""
 
-    @property
-    def candidates(self) -> int:
-        """One for each λ."""
-        return len(self.strengths)
-
     def slice(self, task: Task) -> list[Neuron]:
         """Finds how strongly the gap pulls each hidden neuron."""
         return neuron_pulls(trace(task.model), task.train, task.criteria, task.terms.task_loss)
 
-    def cluster(self, sliced: list[Neuron]) -> list[Neuron]:
-        """Picks the neurons that are pulled most."""
-        return conflict_neurons(sliced, self.neuron_share)
+    def cluster(self, sliced: list[Neuron]) -> dict[float, list[Neuron]]:
+        """Picks the neurons that are pulled most; shares that pick the same ones are one."""
+        picked = {
+            tuple(conflict_neurons(sliced, share)): share
+            for share in sorted(several(self.neuron_share), reverse=True)
+        }
+        return {share: list(neurons) for neurons, share in reversed(picked.items())}
 
-    def retrain(self, task: Task, chosen: list[Neuron]) -> Iterator[Retrained]:
-        """Trains their incoming weights alone on loss + λ · gap, from the original for each λ.
+    def retrain(self, task: Task, picked: dict[float, list[Neuron]]) -> Iterator[Retrained]:
+        """Trains their incoming weights alone on loss + λ · gap, and stops on the way there."""
+        tried, jobs = [], []
+        for (share, neurons), strength in product(picked.items(), several(self.strengths)):
+            only = incoming_weights(trace(task.model), neurons)
+            tried.append({"neuron_share": share, "strength": strength})
+            jobs.append(Job(copy.deepcopy(task.model), only, strength))
+        trained = _train(task, jobs, self.schedule, gap_penalty(task.criteria))
+        for settings, job, finite in zip(tried, jobs, trained, strict=False):
+            for amount in self._amounts(task, job.model) if finite else ():
+                yield settings | {"amount": amount}, mix(task.model, job.model, amount), True
+            if not finite:
+                yield settings, job.model, False
 
-        Under a time budget the λ come in an order that is spread over their range from the start.
-        """
-        strengths = self.strengths if task.terms.budget is None else spread(self.strengths)
-        only = incoming_weights(trace(task.model), chosen)
-        for number, strength in enumerate(strengths, start=1):
-            model = copy.deepcopy(task.model)
-            finite = train(
-                model,
-                task.train,
-                task.valid,
-                self.schedule,
-                only=only,
-                penalty=gap_penalty(task.criteria),
-                strength=strength,
-                terms=task.terms,
-                seed=task.seed,
-            )
-            task.progress("retraining", number, len(strengths))
-            yield {"strength": strength, "neuron_share": self.neuron_share}, model, finite
+    def _amounts(self, task: Task, retrained: nn.Module) -> list[float]:
+        """How far to go towards the retrained network to come to the stops."""
+        gaps = gaps_between(
+            task.model, retrained, task.train, task.criteria, threshold=task.threshold
+        )
+        return amounts_to(gaps, several(self.stops))
 
     def explain(
-        self, task: Task, _sliced: list[Neuron], chosen: list[Neuron]
+        self,
+        task: Task,
+        _sliced: list[Neuron],
+        picked: dict[float, list[Neuron]],
+        chosen: Mapping[str, float],
     ) -> ConflictExplanation:
         """Measures how much of the gap the chosen neurons carry."""
+        neurons = picked[chosen.get("neuron_share", min(picked))]
         return explain_conflict(
-            trace(task.model), task.train, chosen, task.criteria, seed=task.seed
+            trace(task.model), task.train, neurons, task.criteria, seed=task.seed
         )
 
 
-def spread(values: Sequence[float]) -> tuple[float, ...]:
-    """The same values: the middle one first, then the middles of both halves, and so on."""
-    ordered, found = sorted(values), []
-    parts = [(0, len(ordered))]
-    for low, high in parts:  # it grows meanwhile
-        if low < high:
-            middle = (low + high) // 2
-            found.append(ordered[middle])
-            parts += [(low, middle), (middle + 1, high)]
-    return tuple(found)
+def _train(
+    task: Task, jobs: list[Job], schedule: Schedule, penalty: Penalty | None = None
+) -> list[bool]:
+    """Trains all jobs; whether each stayed finite, for those that were begun in time."""
+    return train_together(
+        jobs,
+        task.train,
+        task.valid,
+        schedule,
+        seed=task.seed,
+        penalty=penalty,
+        terms=task.terms,
+        progress=lambda _, done, of: task.progress("retraining", done, of),
+    )
 
 
 Settings = Conflict | Paper

@@ -9,6 +9,7 @@ into the pull on each neuron, picks the neurons that are pulled most, and retrai
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ from fairneuron.terms import (
     class_weighted,
 )
 from fairneuron.training import Progress, quiet, require_classes, require_trainable
-from fairneuron.trials import Trial, choose, front, run_trial
+from fairneuron.trials import Retrained, Trial, choose, front, run_trial
 from fairneuron.verdict import Verdict, judge
 
 
@@ -88,44 +89,17 @@ def repair(
         DataError: For fewer than two groups or classes, and labels that the model has no output
             for.
     """
-    settings, bounds = make_recipe(recipe, options), check_limit(limit)
-    require_range("threshold", threshold, 0, 1)
-    terms = Terms(loss, optimiser, None if time_budget is None else Budget(time_budget))
-    check_class_weight(class_weight)
-    steps: Recipe = settings
-    criteria = tuple(dict.fromkeys(CRITERIA[name] for name in bounds))
-    Network(model).check(train, retrained=True)
-    require_classes(train, valid)
-    train, valid = class_weighted(train, valid, class_weight)
-    task = Task(trainable(model), train, valid, criteria, seed, progress, terms)
-    require_trainable(task.model, train, valid, terms)
-    audit_scores(predict(model, train), train)  # refuses fewer than two groups
-    trials = [run_trial(0, ({}, model, True), valid, bounds, threshold)]
-
-    sliced = steps.slice(task)
-    carriers = steps.cluster(sliced)
-    for tried, retrained, finite in terms.in_time(steps.retrain(task, carriers)):
-        candidate = (tried, in_precision_of(model, retrained), finite)
-        trials.append(run_trial(len(trials), candidate, valid, bounds, threshold))
-
-    chosen = choose(trials, bounds)
-    repaired = chosen.model if chosen.number else copy.deepcopy(model)
-    assert isinstance(repaired, nn.Module)  # noqa: S101  # as recipes give them
-    return Repair(
-        model=repaired,
-        front=front(trials, bounds),
-        explanation=steps.explain(task, sliced, carriers),
-        verdict=judge(
-            model, repaired, valid, bounds, on="validation", threshold=threshold, seed=seed
-        ),
-        chosen=chosen,
-        trials=tuple(trials),
-        limit=bounds,
-        recipe=settings,
-        seed=seed,
+    mitigator = FairNeuron(
+        recipe,
+        limit=limit,
         threshold=threshold,
-        stopped=terms.stopped(len(trials) - 1, steps.candidates),
+        class_weight=class_weight,
+        loss=loss,
+        optimiser=optimiser,
+        time_budget=time_budget,
+        **options,
     )
+    return mitigator.repair(model, train, valid, seed=seed, progress=progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +147,12 @@ class FairNeuron:
         optimiser: As in ``repair``.
         time_budget: As in ``repair``.
         **options: As in ``repair``.
+
+    Attributes:
+        result: All that the last ``fit`` found; None before.
     """
+
+    needs_sensitive = False
 
     def __init__(
         self,
@@ -197,17 +176,86 @@ class FairNeuron:
 
     def fit(self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int) -> Network:
         """Repairs a copy of the model; all that was found stays in ``result``."""
-        self.result = repair(
-            model,
-            train,
-            valid,
-            recipe=self.recipe,
-            limit=self.limit,
-            threshold=self.threshold,
-            class_weight=self.class_weight,
-            loss=self.loss,
-            optimiser=self.optimiser,
-            time_budget=self.time_budget,
-            seed=seed,
-        )
+        self.result = self.repair(model, train, valid, seed=seed)
         return Network(self.result.model)
+
+    def candidates(
+        self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int
+    ) -> Iterator[Retrained]:
+        """What each configuration gives: its settings, a network, whether its loss was finite."""
+        task = self._task(model, train, valid, seed, quiet)
+        yield from self._retrained(model, task, self._recipe.cluster(self._recipe.slice(task)))
+
+    def repair(
+        self,
+        model: nn.Module,
+        train: Dataset,
+        valid: Dataset,
+        *,
+        seed: int,
+        progress: Progress = quiet,
+    ) -> Repair:
+        """Slices, clusters, retrains, and chooses among what came of it; see ``repair``."""
+        task, limit = self._task(model, train, valid, seed, progress), self.limit
+        trials = [run_trial(0, ({}, model, True), task.valid, limit, self.threshold)]
+
+        sliced = self._recipe.slice(task)
+        carriers = self._recipe.cluster(sliced)
+        for candidate in self._retrained(model, task, carriers):
+            trials.append(run_trial(len(trials), candidate, task.valid, limit, self.threshold))
+
+        chosen = choose(trials, limit)
+        repaired = chosen.model if chosen.number else copy.deepcopy(model)
+        assert isinstance(repaired, nn.Module)  # noqa: S101  # as recipes give them
+        return Repair(
+            model=repaired,
+            front=front(trials, limit),
+            explanation=self._recipe.explain(task, sliced, carriers, chosen.settings),
+            verdict=judge(
+                *(model, repaired, task.valid, limit),
+                on="validation",
+                threshold=self.threshold,
+                seed=seed,
+            ),
+            chosen=chosen,
+            trials=tuple(trials),
+            limit=limit,
+            recipe=self.recipe,
+            seed=seed,
+            threshold=self.threshold,
+            stopped=task.terms.stopped,
+        )
+
+    @property
+    def _recipe(self) -> Recipe:
+        return self.recipe
+
+    def _task(
+        self, model: nn.Module, train: Dataset, valid: Dataset, seed: int, progress: Progress
+    ) -> Task:
+        """What the recipe works on, once it has been found good."""
+        budget = None if self.time_budget is None else Budget(self.time_budget)
+        terms = Terms(self.loss, self.optimiser, budget)
+        Network(model).check(train, retrained=True)
+        require_classes(train, valid)
+        train, valid = class_weighted(train, valid, self.class_weight)
+        own = trainable(model)
+        require_trainable(own, train, valid, terms)
+        audit_scores(predict(model, train), train)  # refuses fewer than two groups
+        return Task(
+            model=own,
+            train=train,
+            valid=valid,
+            criteria=tuple(dict.fromkeys(CRITERIA[name] for name in self.limit)),
+            seed=seed,
+            threshold=self.threshold,
+            progress=progress,
+            terms=terms,
+        )
+
+    def _retrained(self, model: nn.Module, task: Task, carriers: Any) -> Iterator[Retrained]:
+        """What comes of retraining what carries the gap, in the precision of the original."""
+        if task.terms.budget is not None:
+            task.terms.budget.start()
+        for settings, retrained, finite in self._recipe.retrain(task, carriers):
+            yield settings, in_precision_of(model, retrained), finite

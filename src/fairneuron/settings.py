@@ -10,7 +10,35 @@ from typing import Any, TypeVar
 
 from fairneuron.errors import OptionError, did_you_mean, require_known, require_range, require_whole
 
-STRENGTHS = (0.1, 0.13, 0.16, 0.2, 0.26, 0.33, 0.42, 0.54, 0.68, 0.87, 1.1, 1.4)
+STOPS = (0.9, 0.75, 0.6, 0.5, 0.4, 0.3, 0.22, 0.15, 0.1, 0.06, 0.03, 0.0)
+Numbers = float | tuple[float, ...]
+"""A value, or several to try."""
+
+
+def several(values: Numbers) -> tuple[float, ...]:
+    """All values to try, each once."""
+    return tuple(dict.fromkeys(values)) if isinstance(values, tuple) else (values,)
+
+
+def _require_numbers(
+    name: str,
+    values: object,
+    low: float,
+    high: float,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    """Refuses what is neither a number in the range nor a tuple of such."""
+    if isinstance(values, tuple) and not values:
+        raise OptionError(
+            "option-range",
+            f"{name} must be a number, or list numbers",
+            got="none",
+            cure="Give one.",
+        )
+    for value in values if isinstance(values, tuple) else (values,):
+        require_range(name, value, low, high, open_low=open_low, open_high=open_high)
 
 
 @dataclass(frozen=True)
@@ -54,6 +82,8 @@ class Schedule:
 class PaperSettings:
     """The published recipe: samples with rare paths are retrained with dropout (Algorithm 1).
 
+    Of γ, θ and the dropout several values can be tried, as tuples.
+
     Attributes:
         gamma: In (0, 1]: share of a neuron's value that its synapses on the path explain.
         theta: In [0, 1]: a path is rare if its count is at most theta times the largest count,
@@ -63,16 +93,16 @@ class PaperSettings:
         schedule: Of the retraining.
     """
 
-    gamma: float = 0.9
-    theta: float = 1e-3
-    dropout: float = 0.1
+    gamma: Numbers = 0.9
+    theta: Numbers = 1e-3
+    dropout: Numbers = 0.1
     contribution: str = "signed"
     schedule: Schedule = field(default=Schedule(epochs=50, batch_size=128, learning_rate=0.01))
 
     def __post_init__(self) -> None:
-        require_range("gamma", self.gamma, 0, 1, open_low=True)
-        require_range("theta", self.theta, 0, 1)
-        require_range("dropout", self.dropout, 0, 1, open_low=True, open_high=True)
+        _require_numbers("gamma", self.gamma, 0, 1, open_low=True)
+        _require_numbers("theta", self.theta, 0, 1)
+        _require_numbers("dropout", self.dropout, 0, 1, open_low=True, open_high=True)
         known = ("signed", "absolute")
         require_known("option-contribution", "contribution", self.contribution, known)
 
@@ -81,15 +111,20 @@ class PaperSettings:
 class ConflictSettings:
     """The default recipe: neurons that carry the gap are retrained on loss + λ · gap.
 
+    Of the share of neurons and of λ several values can be tried, as tuples.
+
     Attributes:
         neuron_share: In (0, 1]: the largest share of hidden neurons whose incoming weights may
             change.
-        strengths: The λ to try.
-        schedule: Of each retraining; in large batches, as each must show the gap.
+        strengths: λ, above 0.
+        stops: In [0, 1]: the way to the retrained network is gone until these shares of the
+            original gap are left on training data; each stop is a candidate.
+        schedule: Of the retraining; in large batches, as each must show the gap.
     """
 
-    neuron_share: float = 0.1
-    strengths: tuple[float, ...] = STRENGTHS
+    neuron_share: Numbers = 0.1
+    strengths: Numbers = 0.7
+    stops: Numbers = STOPS
     schedule: Schedule = field(
         default=Schedule(
             epochs=10, batch_size=512, learning_rate=0.002, plateau=None, min_steps=200
@@ -97,16 +132,9 @@ class ConflictSettings:
     )
 
     def __post_init__(self) -> None:
-        require_range("neuron_share", self.neuron_share, 0, 1, open_low=True)
-        if not isinstance(self.strengths, (tuple, list)) or not self.strengths:
-            raise OptionError(
-                "option-range",
-                "strengths must list numbers",
-                got=repr(self.strengths),
-                cure="λ > 0.",
-            )
-        for strength in self.strengths:
-            require_range("strengths", strength, 0, 1e6, open_low=True)
+        _require_numbers("neuron_share", self.neuron_share, 0, 1, open_low=True)
+        _require_numbers("strengths", self.strengths, 0, 1e6, open_low=True)
+        _require_numbers("stops", self.stops, 0, 1)
 
 
 SETTINGS: dict[str, type[ConflictSettings] | type[PaperSettings]] = {
@@ -143,7 +171,9 @@ def change(settings: AnySettings, options: Mapping[str, Any]) -> AnySettings:
                 got=repr(name),
                 cure=did_you_mean(name, known),
             )
-    changes = dict(options)
+    changes: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
     if "epochs" in changes:
         schedule = changes.get("schedule", settings.schedule)
         epochs = changes.pop("epochs")

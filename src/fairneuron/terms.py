@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,15 +24,18 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Maps logits ``(n,)`` or ``(n, classes)`` and int64 labels ``(n,)`` to a scalar or ``(n,)``."""
 MakeOptimiser = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 ClassWeight = str | Mapping[int, float] | None
-Candidate = TypeVar("Candidate")
 Masks = Mapping[nn.Parameter, torch.Tensor | None]
 
 
 class Budget:
-    """The seconds that the retrainings of a repair may take; ``cut`` says if one was cut short.
+    """The seconds that the retrainings of a repair may take.
 
     Args:
         seconds: Above 0.
+
+    Attributes:
+        cut: Whether a training was cut short.
+        left_out: Trainings that were not begun.
 
     Raises:
         OptionError: For other seconds.
@@ -41,7 +43,7 @@ class Budget:
 
     def __init__(self, seconds: float) -> None:
         require_range("time_budget", seconds, 0, math.inf, open_low=True)
-        self.seconds, self.cut, self._end = seconds, False, math.inf
+        self.seconds, self.cut, self.left_out, self._end = seconds, False, 0, math.inf
 
     def start(self) -> None:
         """Starts the clock."""
@@ -74,31 +76,21 @@ class Terms:
         if self.optimiser is not None and not callable(self.optimiser):
             raise _optimiser_error("something else", type(self.optimiser).__name__)
 
-    def in_time(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-        """The candidates that are begun in time, the first one in any case."""
-        if self.budget is None:
-            yield from candidates
-            return
-        self.budget.start()
-        for candidate in candidates:
-            yield candidate
-            if self.budget.over():
-                return
-
     def out_of_time(self, *, last: bool) -> bool:
-        """Whether a training must stop after this epoch; it was cut short unless that is its last."""
+        """Whether a training must stop after an epoch; it is cut short unless that is its last."""
         if last or self.budget is None or not self.budget.over():
             return False
         self.budget.cut = True
         return True
 
-    def stopped(self, tried: int, of: int) -> str | None:
+    @property
+    def stopped(self) -> str | None:
         """What the budget kept from happening, in words; None if nothing."""
         budget = self.budget
-        if budget is None or (tried == of and not budget.cut):
+        if budget is None or not (budget.cut or budget.left_out):
             return None
-        text = f"the time budget of {budget.seconds:g} s ended after {tried} of {of} candidates"
-        return f"{text}, the last of them cut short" if budget.cut else text
+        text = f"the time budget of {budget.seconds:g} s ended the retraining early"
+        return f"{text}, before {budget.left_out} networks were begun" if budget.left_out else text
 
     @property
     def task_loss(self) -> TaskLoss:

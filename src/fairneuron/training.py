@@ -109,21 +109,29 @@ def train(
                     for parameter in masks:
                         parameter.grad = None
                     loss.backward()
-                    for parameter, mask in masks.items():
-                        if mask is not None and parameter.grad is not None:
-                            parameter.grad.mul_(mask)
+                    _mask_gradients(masks)
                     step()
                     total += loss.detach()
-            if not math.isfinite(float(total)):
+            if not total.isfinite():
                 return False
             progress("training", epoch + 1, epochs)
             if watch.needs_loss and watch.improved(loss_of(model, valid, terms.task_loss)):
-                best = {name: value.clone() for name, value in model.state_dict().items()}
+                best = _copied(model)
             if watch.over or terms.out_of_time(last=epoch + 1 == epochs):
                 break
         if best is not None:
             model.load_state_dict(best)
     return True
+
+
+def _mask_gradients(masks: Mapping[nn.Parameter, torch.Tensor | None]) -> None:
+    for parameter, mask in masks.items():
+        if mask is not None and parameter.grad is not None:
+            parameter.grad.mul_(mask)
+
+
+def _copied(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 def loss_of(model: nn.Module, data: Dataset, task: TaskLoss = task_loss) -> float:

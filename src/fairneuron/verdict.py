@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite, prod
@@ -10,17 +10,46 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.special import ndtr, stdtrit
 from torch import nn
 
-from fairneuron.audit import DRAWS, Interval, audit_scores, histogram_cells, interval, predict
+from fairneuron.audit import DRAWS, Interval, audit_scores, histogram_cells, predict
 from fairneuron.data.dataset import Dataset, Mask
-from fairneuron.limits import Limit, check_limit, violation
-from fairneuron.metrics.definitions import METRICS, POSITIVE, Floats
+from fairneuron.limits import ROUNDING, Limit, check_limit, violation
+from fairneuron.metrics.definitions import (
+    METRICS,
+    POSITIVE,
+    Counts,
+    Floats,
+    false_positive_rate,
+    group_accuracy,
+    selection_rate,
+    true_positive_rate,
+)
 from fairneuron.models import Predictor, predicted_classes
 
 IMPROVED = "improved"
 NOT_RELIABLE = "no reliable improvement"
 NOT_MET = "limit not met"
+RATES: dict[str, Callable[[Counts], Floats]] = {
+    "selection_rate": selection_rate,
+    "tpr": true_positive_rate,
+    "fpr": false_positive_rate,
+    "accuracy": group_accuracy,
+}
+RATE_TITLES = {
+    "selection_rate": "selection rate",
+    "tpr": "TPR",
+    "fpr": "FPR",
+    "accuracy": "accuracy",
+}
+EQUALISED = {
+    "dp": ("selection_rate",),
+    "dpr": ("selection_rate",),
+    "eo": ("tpr",),
+    "eodds": ("tpr", "fpr"),
+}
+"""Which rates of the groups are equal where a limited metric is at its best."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +100,11 @@ class Change:
     @classmethod
     def from_dict(cls, metric: str, fields: Mapping[str, Any]) -> Change:
         """Restores what ``Verdict.to_dict`` has of a metric."""
-        low_high = fields["interval"]
-        if low_high is not None:
-            low, high = map(_number, low_high)
-            low_high = low, high
         optional = {
-            name: None if fields[name] is None else _number(fields[name])
-            for name in ("before", "after", "gain", "noise_floor")
+            name: _optional(fields[name]) for name in ("before", "after", "gain", "noise_floor")
         }
         limit = _number(fields["limit"]) if "limit" in fields else None
-        return cls(metric, interval=low_high, limit=limit, **optional)
+        return cls(metric, interval=_interval(fields["interval"]), limit=limit, **optional)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON; without the name of the metric."""
@@ -109,6 +133,60 @@ class Change:
 
 
 @dataclass(frozen=True)
+class GroupChange:
+    """A rate of one group before and after.
+
+    Attributes:
+        group: The group.
+        rate: "selection_rate", "tpr", "fpr" or "accuracy".
+        before: Of the original model; None if undefined.
+        after: Of the repaired one.
+        interval: 95 % interval of after - before, paired bootstrap; None if undefined.
+    """
+
+    group: str
+    rate: str
+    before: float | None
+    after: float | None
+    interval: Interval | None
+
+    @property
+    def rose(self) -> bool:
+        """Whether it reliably rose: the interval lies above zero."""
+        return self.interval is not None and self.interval[0] > 0
+
+    @property
+    def fell(self) -> bool:
+        """Whether it reliably fell: the interval lies below zero."""
+        return self.interval is not None and self.interval[1] < 0
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> GroupChange:
+        """Restores what ``to_dict`` gave."""
+        if not isinstance(fields["group"], str):
+            raise TypeError("a group must have a name")
+        if fields["rate"] not in RATES:
+            raise ValueError(f"a rate is one of {', '.join(RATES)}")
+        before, after = _optional(fields["before"]), _optional(fields["after"])
+        return cls(fields["group"], fields["rate"], before, after, _interval(fields["interval"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        bounds = None if self.interval is None else list(self.interval)
+        return {
+            "group": self.group,
+            "rate": self.rate,
+            "before": self.before,
+            "after": self.after,
+            "interval": bounds,
+        }
+
+    def sentence(self) -> str:
+        """It in a few words, for a rate that is defined."""
+        return f"{self.group} ({self.before:.3f} → {self.after:.3f})"
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether a repair helped on some data.
 
@@ -118,6 +196,7 @@ class Verdict:
         n: Samples.
         changes: Before and after for every metric.
         flips: Per group how many predictions changed, to 1 and away from 1.
+        groups: Before and after for every rate of every group that is compared.
     """
 
     outcome: str
@@ -125,6 +204,7 @@ class Verdict:
     n: int
     changes: dict[str, Change]
     flips: tuple[dict[str, Any], ...]
+    groups: tuple[GroupChange, ...]
 
     @property
     def limits(self) -> tuple[Change, ...]:
@@ -136,8 +216,44 @@ class Verdict:
         """The other metrics, those without a limit, that got reliably worse."""
         return tuple(c for c in self.changes.values() if c.worse and c.limit is None)
 
+    @cached_property
+    def levelled_down(self) -> tuple[GroupChange, ...]:
+        """The falls that alone brought rates nearer to each other.
+
+        Of the rates that a limit asks to be equal, those whose gap shrank while the rate of a
+        group that had not the lowest one reliably fell, and that of no group reliably rose
+        (Mittelstadt, Wachter and Russell, The Unfairness of Fair Machine Learning, 2023). Whether a
+        fall is a loss depends on what y = 1 means.
+        """
+        return self._one_sided(down=True)
+
+    @cached_property
+    def only_raised(self) -> tuple[GroupChange, ...]:
+        """The opposite: the rises that alone did, which is the harm where y = 1 is one."""
+        return self._one_sided(down=False)
+
+    @property
+    def lost_accuracy(self) -> tuple[GroupChange, ...]:
+        """The groups whose accuracy reliably fell."""
+        return tuple(c for c in self.groups if c.rate == "accuracy" and c.fell)
+
+    def _one_sided(self, *, down: bool) -> tuple[GroupChange, ...]:
+        found: list[GroupChange] = []
+        for rate in dict.fromkeys(rate for c in self.limits for rate in EQUALISED[c.metric]):
+            changes = [c for c in self.groups if c.rate == rate]
+            before = [c.before for c in changes if c.before is not None]
+            after = [c.after for c in changes if c.after is not None]
+            if not before or np.ptp(before) - np.ptp(after) <= ROUNDING:
+                continue
+            moved = [c for c in changes if (c.fell if down else c.rose)]
+            against = any(c.rose if down else c.fell for c in changes)
+            outermost = min(before) if down else max(before)
+            if not against and any(c.before != outermost for c in moved):
+                found += moved
+        return tuple(found)
+
     def sentence(self) -> str:
-        """It in a few words: outcome, figures against limits, and what got worse."""
+        """It in a few words: outcome, figures against limits, what got worse, one-sided changes."""
         sign = {name: "≥" if METRICS[name].best else "≤" for name in self.changes}
         limits = "; ".join(
             f"{c.sentence()}, limit {sign[c.metric]} {c.limit:g} {'met' if c.met else 'not met'}"
@@ -145,7 +261,12 @@ class Verdict:
         )
         worse = "; ".join(c.sentence() for c in self.worse)
         lost = f" Got worse: {worse}." if worse else " No other metric got reliably worse."
-        return f"{self.outcome.capitalize()} on {self.on} data (n = {self.n}): {limits}.{lost}"
+        return (
+            f"{self.outcome.capitalize()} on {self.on} data (n = {self.n}): {limits}.{lost}"
+            + _told("Levelled down", self.levelled_down, "fell", "rose")
+            + _told("Only raised", self.only_raised, "rose", "fell")
+            + _told_accuracy(self.lost_accuracy)
+        )
 
     def under(self, limit: Limit) -> Verdict:
         """The same figures, judged under another limit.
@@ -167,14 +288,21 @@ class Verdict:
             "changes": {name: change.to_dict() for name, change in self.changes.items()},
             "worse": [c.metric for c in self.worse],
             "flips": list(self.flips),
+            "groups": [c.to_dict() for c in self.groups],
+            "levelled_down": _rates(self.levelled_down),
+            "only_raised": _rates(self.only_raised),
+            "lost_accuracy": [c.group for c in self.lost_accuracy],
         }
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Verdict:
         """Restores what ``to_dict`` gave; anything else is a KeyError, ValueError or TypeError."""
+        if "groups" not in fields:
+            raise ValueError("a verdict without changes of the groups, as before format 3")
         changes = {name: Change.from_dict(name, fields["changes"][name]) for name in METRICS}
         flips = tuple(_flip(flip) for flip in fields["flips"])
-        found = cls(_outcome(changes), str(fields["on"]), int(fields["n"]), changes, flips)
+        groups = tuple(GroupChange.from_dict(group) for group in fields["groups"])
+        found = cls(_outcome(changes), str(fields["on"]), int(fields["n"]), changes, flips, groups)
         expected = found.to_dict()
         if set(fields) != set(expected):
             raise ValueError(f"a verdict has {', '.join(expected)}")
@@ -189,6 +317,35 @@ def _flip(fields: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(fields["group"], str) or any(type(fields[k]) is not int for k in counts):
         raise TypeError("flips must count predictions per group")
     return {"group": fields["group"], **{k: fields[k] for k in counts}}
+
+
+def _rates(changes: tuple[GroupChange, ...]) -> list[str]:
+    return list(dict.fromkeys(c.rate for c in changes))
+
+
+def _told(what: str, changes: tuple[GroupChange, ...], moved: str, against: str) -> str:
+    """A sentence for every rate of one-sided changes."""
+    return "".join(
+        f" {what}: the {RATE_TITLES[rate]} {moved} in "
+        f"{', '.join(c.sentence() for c in changes if c.rate == rate)}, "
+        f"and reliably {against} in no group."
+        for rate in _rates(changes)
+    )
+
+
+def _told_accuracy(changes: tuple[GroupChange, ...]) -> str:
+    return f" Accuracy fell in {', '.join(c.sentence() for c in changes)}." if changes else ""
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else _number(value)
+
+
+def _interval(value: Any) -> Interval | None:
+    if value is None:
+        return None
+    low, high = map(_number, value)
+    return low, high
 
 
 def _number(value: Any) -> float:
@@ -235,7 +392,28 @@ def judge(
     bounds = check_limit(limit)
     pair = _Pair(before, after, data, threshold, seed)
     changes = {name: pair.change(name, bounds.get(name)) for name in METRICS}
-    return Verdict(_outcome(changes), on, len(data), changes, pair.flips())
+    return Verdict(_outcome(changes), on, len(data), changes, pair.flips(), pair.groups())
+
+
+_Drawn = dict[Callable[[Counts], Floats], Floats]
+
+
+def _expanded(draws: Floats, moved: int) -> Interval | None:
+    """Expanded percentile interval, 95 %, of the defined draws ``(draws,)``.
+
+    Hesterberg, What Teachers Should Know about the Bootstrap (2015), section 5.3: the quantile
+    beyond z = -t √(m / (m - 1)), with t that of Student's distribution of m - 1 degrees of freedom,
+    in place of that beyond -1.96. m is the number of samples that moved, since the others add
+    nothing to a paired difference: percentiles call four changes in one direction reliable, which
+    a coin gives in one of eight cases. None if more than 5 % of the draws are undefined.
+    """
+    defined = draws[np.isfinite(draws)]
+    if defined.size < 0.95 * draws.size:
+        return None
+    m = max(moved, 2)
+    tail = float(ndtr(stdtrit(m - 1, 0.025) * np.sqrt(m / (m - 1))))
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 class _Pair:
@@ -243,7 +421,8 @@ class _Pair:
 
     Samples that are alike in label, group, both predictions and both scores (to 1/64) are a cell; a
     draw is a multinomial over cells, so that both models are measured on the same resample. What
-    compares groups is measured on draws of the samples whose group is compared.
+    compares groups is measured on draws of the samples whose group is compared. Where few samples
+    moved from one cell to another, intervals are wider than the percentiles: ``_expanded``.
     """
 
     def __init__(
@@ -272,9 +451,16 @@ class _Pair:
             False: everybody,
             True: everybody if known.all() else self._draw(known, seed),
         }
+        self._flipped: Mask = self._cell[:, 0] != self._cell[:, 2]
+        shifted: Mask = self._cell[:, 1] != self._cell[:, 3]
+        self._moved = {
+            (source, groupwise): int(moved[known | (not groupwise)].sum())
+            for source, moved in (("counts", self._flipped), ("histograms", shifted))
+            for groupwise in (False, True)
+        }
 
-    def _draw(self, samples: Mask, seed: int) -> tuple[dict[str, Floats], dict[str, Floats]]:
-        """Every metric of every draw from some samples, before and after."""
+    def _draw(self, samples: Mask, seed: int) -> tuple[_Drawn, _Drawn]:
+        """Every metric and rate of every draw from some samples, before and after."""
         cells, counts = np.unique(self._cell[samples], axis=0, return_counts=True)  # (m, 4)
         rng = np.random.default_rng([seed, 3])
         rows = np.arange(len(cells))
@@ -282,7 +468,7 @@ class _Pair:
             csr_array((np.ones(len(cells)), (column, rows)), (prod(shape), len(cells)))
             for column, shape in zip(cells.T, self._shapes, strict=True)
         ]  # (cells of a table, m)
-        found: tuple[dict[str, list[Floats]], ...] = ({}, {})
+        found: tuple[dict[Callable[[Counts], Floats], list[Floats]], ...] = ({}, {})
         for _ in range(DRAWS // 100):
             drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=100)  # (100, m)
             tables = [
@@ -290,9 +476,11 @@ class _Pair:
                 for member, shape in zip(members, self._shapes, strict=True)
             ]
             for model, (table, histogram) in enumerate((tables[:2], tables[2:])):
-                for name, metric in METRICS.items():
+                for metric in METRICS.values():
                     source = table if metric.source == "counts" else histogram
-                    found[model].setdefault(name, []).append(metric.of(source))
+                    found[model].setdefault(metric.of, []).append(metric.of(source))
+                for rate in RATES.values():
+                    found[model].setdefault(rate, []).append(rate(table))
         before, after = ({k: np.concatenate(v) for k, v in f.items()} for f in found)
         return before, after
 
@@ -303,10 +491,28 @@ class _Pair:
         if before is not None and after is not None:
             gain = metric.shortfall(before) - metric.shortfall(after)
             drawn = self._drawn[metric.groupwise]
-            old, new = (np.abs(values[name] - metric.best) for values in drawn)
-            bounds = interval(old - new)
+            old, new = (np.abs(values[metric.of] - metric.best) for values in drawn)
+            bounds = _expanded(old - new, self._moved[metric.source, metric.groupwise])
         floor = self.audits[0].noise_floor.get(name)
         return Change(name, before, after, gain, bounds, floor, limit)
+
+    def groups(self) -> tuple[GroupChange, ...]:
+        """What happened to every rate of the groups that are compared and have samples."""
+        y, size = self.data.y, len(self.data.group_names)
+        people: dict[str, Mask] = {"tpr": y == POSITIVE, "fpr": y != POSITIVE}
+        found = []
+        for rate, of in RATES.items():
+            old, new = (drawn[of] for drawn in self._drawn[True])  # (draws, groups)
+            flipped = self._flipped & people.get(rate, np.True_)
+            moved = np.bincount(self.data.group[flipped], minlength=size)
+            for g, rows in enumerate(zip(*(a.groups for a in self.audits), strict=True)):
+                before, after = (row[rate] for row in rows)
+                if rows[0]["compared"] and rows[0]["n"]:
+                    bounds = (
+                        None if before is None else _expanded(new[:, g] - old[:, g], int(moved[g]))
+                    )
+                    found.append(GroupChange(rows[0]["group"], rate, before, after, bounds))
+        return tuple(found)
 
     def flips(self) -> tuple[dict[str, Any], ...]:
         """Per group how many predictions changed to class 1, and away from it."""

@@ -6,6 +6,35 @@ them.
 """
 
 from fairneuron.baselines.dropout import Naive, Ordinary, PureDropout, RandomDropout
-from fairneuron.baselines.protocol import Mitigator
+from fairneuron.baselines.fairret import Fairret
+from fairneuron.baselines.gradient import DiffDP, FineTuning, LastLayer
+from fairneuron.baselines.hsic import HSIC
+from fairneuron.baselines.linear_post import LinearPost
+from fairneuron.baselines.neuron_search import NeuronDropping
+from fairneuron.baselines.oxonfair import OxonFair
+from fairneuron.baselines.protocol import Mitigator, Tuned
+from fairneuron.baselines.reductions import ExponentiatedGradient
+from fairneuron.baselines.reject_option import RejectOption
+from fairneuron.baselines.reweighing import Reweighing
+from fairneuron.baselines.threshold import ThresholdOptimizer
 
-__all__ = ["Mitigator", "Naive", "Ordinary", "PureDropout", "RandomDropout"]
+__all__ = [
+    "HSIC",
+    "DiffDP",
+    "ExponentiatedGradient",
+    "Fairret",
+    "FineTuning",
+    "LastLayer",
+    "LinearPost",
+    "Mitigator",
+    "Naive",
+    "NeuronDropping",
+    "Ordinary",
+    "OxonFair",
+    "PureDropout",
+    "RandomDropout",
+    "RejectOption",
+    "Reweighing",
+    "ThresholdOptimizer",
+    "Tuned",
+]

@@ -23,6 +23,9 @@ SHOWN = (
 )
 
 
+CHANGE_COLUMNS = ("change in", "selection rate", "TPR", "FPR", "accuracy")
+
+
 def report(result: dict[str, Any]) -> str:
     """Returns the report of a run; ``result`` is what ``Run.to_dict`` gives."""
     sections = [
@@ -37,6 +40,9 @@ def report(result: dict[str, Any]) -> str:
         "## Groups",
         f"y = 1: {_escape(result['data']['positive_means'])}.",
         _groups(result),
+        "Change of each rate, after minus before, with its 95 % interval; \\* where the interval "
+        "leaves out zero. Whether a fall is a loss depends on what y = 1 means.",
+        _table(CHANGE_COLUMNS, change_rows(result)),
         *_columns(result["data"]),
         "## What carries the disparity",
         *_explanation(result["explanation"]),
@@ -62,6 +68,14 @@ def metric_rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         )
         for name in SHOWN
     ]
+
+
+def change_rows(result: dict[str, Any], *, brackets: bool = True) -> list[tuple[str, ...]]:
+    """Name of the group and the changes of its rates on test data, as texts."""
+    rows: dict[str, list[str]] = {}
+    for change in result["verdicts"]["test"]["groups"]:
+        rows.setdefault(change["group"], []).append(_change(change, brackets=brackets))
+    return [(group, *changes) for group, changes in rows.items()]
 
 
 def before_and_after(result: dict[str, Any]) -> str:
@@ -110,6 +124,18 @@ def _groups(result: dict[str, Any]) -> str:
         "flipped to 1 / to 0",
     )
     return _table(columns, rows)
+
+
+def _change(change: dict[str, Any], *, brackets: bool) -> str:
+    if change["before"] is None or change["after"] is None:
+        return "undefined"
+    text = f"{round(change['after'] - change['before'], 3) + 0:+.3f}"
+    if change["interval"] is None:
+        return text
+    low, high = (round(bound, 3) + 0 for bound in change["interval"])
+    reliable = change["interval"][0] > 0 or change["interval"][1] < 0
+    inside = f" [{low:+.3f}, {high:+.3f}]" if brackets else ""
+    return f"{text}{inside}{'*' if reliable else ''}"
 
 
 def _columns(data: dict[str, Any]) -> list[str]:

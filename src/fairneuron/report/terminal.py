@@ -184,7 +184,7 @@ def print_columns(title: str, columns: Sequence[dict[str, Any]]) -> None:
 
 def print_repair(result: dict[str, Any], out: Path) -> None:
     """Before and after, verdicts, and where the report is."""
-    from fairneuron.report.markdown import metric_rows
+    from fairneuron.report.markdown import CHANGE_COLUMNS, change_rows, metric_rows
 
     console = Console()
     console.print(_text(result["explanation"]["sentence"]))
@@ -192,6 +192,11 @@ def print_repair(result: dict[str, Any], out: Path) -> None:
     for row in metric_rows(result):
         table.add_row(*map(_text, row))
     console.print(table)
+    changes = _table(*CHANGE_COLUMNS)
+    for cells in change_rows(result, brackets=False):
+        changes.add_row(*map(_text, cells))
+    console.print(changes)
+    console.print("* Reliable: its 95 % interval leaves out zero.")
     if result["chosen"] == 0:
         console.print("No candidate beat the original on validation data, so it is kept.")
     for data in ("validation", "test"):

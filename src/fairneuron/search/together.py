@@ -8,7 +8,7 @@ a few batched matrix products.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,9 +78,9 @@ def train_together(
         progress: Told after each epoch.
 
     Returns:
-        Whether every loss was finite, for each job.
+        Whether every loss was finite, for each job that was begun before the time was over.
     """
-    if _stackable(jobs, terms, penalty):
+    if _stackable(jobs, data, terms, penalty):
         if len(jobs) == 1:  # a batch of one product is computed otherwise: other bits
             twin = replace(jobs[0], model=copy.deepcopy(jobs[0].model))
             return train_together(
@@ -96,8 +96,31 @@ def train_together(
         with reproducible(seed), evaluation(jobs[0].model), torch.enable_grad():
             together = _Together(jobs, data, schedule, seed=seed, penalty=penalty, terms=terms)
             return together.run(valid, progress)
-    return [
-        train(
+    return list(
+        _one_by_one(
+            jobs, data, valid, schedule, seed=seed, penalty=penalty, terms=terms, progress=progress
+        )
+    )
+
+
+def _one_by_one(
+    jobs: Sequence[Job],
+    data: Dataset,
+    valid: Dataset,
+    schedule: Schedule,
+    *,
+    seed: int,
+    penalty: Penalty | None,
+    terms: Terms,
+    progress: Progress,
+) -> Iterator[bool]:
+    """Those that are begun in time, the first one in any case."""
+    for number, job in enumerate(jobs):
+        if number and terms.budget is not None and terms.budget.over():
+            terms.budget.left_out = len(jobs) - number
+            return
+        part = progress if len(jobs) == 1 else quiet
+        yield train(
             job.model,
             data if job.weight is None else replace(data, weight=job.weight),
             valid,
@@ -109,13 +132,13 @@ def train_together(
             penalty=penalty,
             strength=job.strength,
             terms=terms,
-            progress=progress,
+            progress=part,
         )
-        for job in jobs
-    ]
+        if len(jobs) > 1:
+            progress("training", number + 1, len(jobs))
 
 
-def _stackable(jobs: Sequence[Job], terms: Terms, penalty: Penalty | None) -> bool:
+def _stackable(jobs: Sequence[Job], data: Dataset, terms: Terms, penalty: Penalty | None) -> bool:
     """Whether the jobs are of one architecture that runs with stacked parameters."""
     networks = [job.model for job in jobs]
     if not jobs or terms.optimiser is not None:
@@ -125,7 +148,20 @@ def _stackable(jobs: Sequence[Job], terms: Terms, penalty: Penalty | None) -> bo
     if any(isinstance(module, _STATISTICS) for module in networks[0].modules()):
         return False
     own_rows = any(job.weight is not None or job.dropped is not None for job in jobs)
-    return not (penalty is not None and own_rows) and all(_has_plain_dropout(job) for job in jobs)
+    if (penalty is not None and own_rows) or not all(_has_plain_dropout(job) for job in jobs):
+        return False
+    return _runs_stacked(networks[0], data)
+
+
+def _runs_stacked(network: nn.Module, data: Dataset) -> bool:
+    """Whether a network's forward can be run for several at once."""
+    stack = Stack([network, network], [None, None])
+    try:
+        with evaluation(network):
+            stack.forward(network, shared=True)(stack.tensors, placed(network, data.x[:2]))
+    except Exception:  # whatever its steps say of stacked tensors
+        return False
+    return True
 
 
 def _architecture(network: nn.Module) -> tuple[object, ...]:

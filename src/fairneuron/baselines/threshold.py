@@ -1,0 +1,148 @@
+"""Thresholds per group: fairlearn's ThresholdOptimizer on the network's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fairneuron.baselines.postprocess import (
+    PostProcessed,
+    Scores,
+    fitted_groups,
+    measured_gap,
+    needs_library,
+    one_criterion,
+    positive_scores,
+)
+from fairneuron.baselines.protocol import Tuned
+from fairneuron.data.dataset import Dataset
+from fairneuron.errors import require_range
+from fairneuron.limits import DEFAULT_LIMIT, Limit
+from fairneuron.trials import Candidate
+
+CONSTRAINTS = {
+    "dp": "demographic_parity",
+    "eo": "true_positive_rate_parity",
+    "eodds": "equalized_odds",
+}
+
+
+class ThresholdOptimizer(Tuned):
+    """Each group gets its own, partly random threshold, by which the gap is bounded.
+
+    Hardt, Price and Srebro, *Equality of Opportunity in Supervised Learning* (NeurIPS 2016,
+    section 4), as in fairlearn; fitted, as there, on the training rows, which count alike.
+    fairlearn's ``tol`` bounds the gap; for equalised odds, which it cannot relax, its decision is
+    taken for a random part of the people and the network's for the others.
+
+    Decisions are drawn by the seed and a person's place in the data.
+
+    Args:
+        limit: As in ``repair``, on one gap.
+        shares: What is left of the network's own gap on the training rows, each in [0, 1].
+
+    Raises:
+        OptionError: Without the library, for limits on several gaps, and shares out of range.
+    """
+
+    needs_sensitive = True
+    SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.0)
+
+    def __init__(self, limit: Limit = DEFAULT_LIMIT, *, shares: Sequence[float] = SHARES) -> None:
+        super().__init__(limit)
+        for share in shares:
+            require_range("shares", share, 0, 1)
+        self.shares, self.criterion = (
+            tuple(shares),
+            one_criterion("ThresholdOptimizer", self.criteria),
+        )
+
+    def candidates(
+        self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int
+    ) -> Iterator[Candidate]:
+        """A rule per share.
+
+        Raises:
+            ModelError: For networks of more than two classes.
+            DataError: For fewer than two groups.
+        """
+        fitted = fitted_groups(train)
+        known = train.subset(fitted[train.group])
+        scores = positive_scores(model, known)
+        gap = float(measured_gap(scores >= 0.5, known, self.criterion))
+        for share in self.shares:
+            relaxed = None if self.criterion == "eodds" else share * gap
+            rule = _Thresholds(
+                _fit(scores, known, self.criterion, relaxed),
+                1.0 if relaxed is not None else 1 - share,
+                seed,
+            )
+            yield (
+                {"share": share},
+                PostProcessed(model, rule, True, train.group_names, fitted),
+                True,
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Thresholds:
+    """fairlearn's decisions for a random part of the people, the network's for the others.
+
+    Attributes:
+        optimiser: A fitted ThresholdOptimizer.
+        share: Of the people, in [0, 1].
+        seed: Of what is drawn.
+    """
+
+    optimiser: Any
+    share: float
+    seed: int
+
+    def __call__(self, scores: Scores, data: Dataset) -> Scores:
+        first, second = np.random.SeedSequence(self.seed).generate_state(2)
+        chosen = self.optimiser.predict(
+            scores[:, None], sensitive_features=data.group, random_state=int(first)
+        )
+        those = np.random.default_rng(second).random(len(scores)) < self.share
+        return np.where(those, chosen, scores >= 0.5).astype(np.float64)
+
+
+class _Scores:
+    """Scores as an estimator that is fitted."""
+
+    def predict_proba(self, x: Scores) -> Scores:
+        """Both classes' probabilities, of those of class 1, ``(n, 1)``."""
+        return np.hstack([1 - x, x])
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import Tags, TargetTags
+
+        return Tags(estimator_type="classifier", target_tags=TargetTags(required=False))
+
+    def fit(self, x: Scores, y: Scores) -> _Scores:
+        """There is nothing to fit."""
+        return self
+
+
+def _fit(scores: Scores, data: Dataset, criterion: str, gap: float | None) -> Any:
+    """A fitted ThresholdOptimizer of fairlearn."""
+    try:
+        from fairlearn.postprocessing import ThresholdOptimizer as Optimizer
+    except ImportError as error:
+        raise needs_library("ThresholdOptimizer", "fairlearn") from error
+    optimiser = Optimizer(
+        estimator=_Scores(),
+        constraints=CONSTRAINTS[criterion],
+        objective="accuracy_score",
+        prefit=True,
+        predict_method="predict_proba",
+        **({} if gap is None else {"tol": gap}),
+    )
+    return optimiser.fit(scores[:, None], data.y, sensitive_features=data.group)

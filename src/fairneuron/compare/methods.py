@@ -1,0 +1,140 @@
+"""The methods that can be compared, by name. Free of torch, so that a bad name is refused at once.
+
+A method makes a mitigator from a limit, which says which gap is lowered. All of ours try
+``CONFIGURATIONS`` configurations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fairneuron.errors import OptionError, require_known
+
+if TYPE_CHECKING:
+    from fairneuron.baselines.protocol import Mitigator
+
+CRITERIA = ("dp", "eo", "eodds")
+REFERENCE = "fairneuron"
+_LONGEST = 40  # characters of a name, for tables
+
+MakeMitigator = Callable[[dict[str, float]], "Mitigator"]
+"""Maps a limit such as {"dp": 0.05} to a mitigator."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A method of ours: its class is imported when it is called.
+
+    Attributes:
+        path: ``module:class`` inside the package.
+        takes_limit: Whether the class wants to know which gap is lowered.
+        options: Further arguments of the class.
+    """
+
+    path: str
+    takes_limit: bool = True
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self, limit: dict[str, float]) -> Mitigator:
+        """Makes the mitigator for a limit."""
+        module, _, name = self.path.partition(":")
+        made = getattr(import_module(f"fairneuron.{module}"), name)
+        given: dict[str, Any] = {"limit": limit} if self.takes_limit else {}
+        mitigator: Mitigator = made(**given, **dict(self.options))
+        return mitigator
+
+
+METHODS: dict[str, Named] = {
+    "fairneuron": Named("repair:FairNeuron"),
+    "naive": Named("baselines.dropout:Naive", takes_limit=False),
+    "diffdp": Named("baselines.gradient:DiffDP"),
+    "fine-tuning": Named("baselines.gradient:FineTuning"),
+    "hsic": Named("baselines.hsic:HSIC"),
+    "last-layer": Named("baselines.gradient:LastLayer"),
+    "reweighing": Named("baselines.reweighing:Reweighing"),
+    "fairret": Named("baselines.fairret:Fairret"),
+    "linear-post": Named("baselines.linear_post:LinearPost"),
+    "linear-post-aware": Named("baselines.linear_post:LinearPost", options=(("aware", True),)),
+    "threshold-optimizer": Named("baselines.threshold:ThresholdOptimizer"),
+    "reject-option": Named("baselines.reject_option:RejectOption"),
+    "oxonfair": Named("baselines.oxonfair:OxonFair"),
+    "exponentiated-gradient": Named("baselines.reductions:ExponentiatedGradient"),
+    "neuron-dropping": Named("baselines.neuron_search:NeuronDropping"),
+}
+
+
+def methods_named(
+    methods: Sequence[str] | Mapping[str, str | MakeMitigator],
+) -> dict[str, MakeMitigator]:
+    """The methods to compare, in the order given.
+
+    Args:
+        methods: Names of ours; or any name to one of ours or to what makes a mitigator from a
+            limit.
+
+    Raises:
+        OptionError: For unknown names, for names that a table cannot show, and for none at all.
+    """
+    given = methods if isinstance(methods, Mapping) else dict(zip(methods, methods, strict=True))
+    if not given or isinstance(methods, str):
+        raise OptionError(
+            "option-methods",
+            "The methods must be a list of names, or a mapping of names to mitigators",
+            got=repr(methods),
+            cure='For example ["naive", "fairneuron"].',
+        )
+    found: dict[str, MakeMitigator] = {}
+    for name, method in given.items():
+        if isinstance(method, str):
+            require_known("option-methods", "method", method, METHODS)
+        elif not callable(method):
+            raise OptionError(
+                "option-methods",
+                f"The method {name!r} must be callable with a limit",
+                got=type(method).__name__,
+                cure="For example lambda limit: FairNeuron(limit=limit).",
+            )
+        if not re.fullmatch(rf"[A-Za-z][\w.-]{{,{_LONGEST - 1}}}", str(name), re.ASCII):
+            raise OptionError(
+                "option-methods",
+                f"Names of methods are up to {_LONGEST} letters, digits, dots and hyphens",
+                got=repr(name),
+                cure="Choose another name.",
+            )
+        found[name] = METHODS[method] if isinstance(method, str) else method
+    return found
+
+
+def criteria_named(criteria: Sequence[str]) -> tuple[str, ...]:
+    """The gaps to lower in turn, each once.
+
+    Raises:
+        OptionError: For unknown ones, and for none at all.
+    """
+    listed = [criteria] if isinstance(criteria, str) else list(criteria)
+    if not listed:
+        raise OptionError(
+            "option-criteria",
+            "A comparison needs a criterion",
+            got="none",
+            cure=f"Known: {', '.join(CRITERIA)}.",
+        )
+    for name in listed:
+        require_known("option-criteria", "criterion", name, CRITERIA)
+    return tuple(dict.fromkeys(listed))
+
+
+def reference_named(reference: str | None, methods: Sequence[str]) -> str:
+    """The method that the others are compared with: ours if it is among them, else the first.
+
+    Raises:
+        OptionError: For one that is not compared.
+    """
+    if reference is None:
+        return REFERENCE if REFERENCE in methods else methods[0]
+    require_known("option-reference", "reference", reference, methods)
+    return reference

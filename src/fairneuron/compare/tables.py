@@ -1,0 +1,220 @@
+"""The page of a comparison as Markdown, from the plain values of ``comparison.json`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from fairneuron.errors import printable
+from fairneuron.metrics.definitions import METRICS
+
+Figures = dict[str, Any]
+_READ_THIS = """\
+For each ε: the most accurate configuration whose gap on validation data is at most ε; where there
+is none, the one with the lowest (the share of such seeds stands under "beyond ε"). Accuracy and gap
+are those on test data, which played no part in that choice: mean ± sd over seeds, in brackets the
+95 % bootstrap interval of the mean. Signed gap: mean of the second group's rate minus the first
+one's; far from 0, it says that a method leaves, or overturns, the same difference each time. Gaps
+are absolute values: a model that treats the groups equally would show the noise floor on average.
+
+Worse: test accuracy significantly lower while the test gap is not significantly lower (one-sided
+Wilcoxon tests, paired over seeds, at 5 %, with Holm's correction over the methods of a table).
+Hypervolume: area between a method's test points and the corner of majority-class accuracy and the
+base model's gap, × 1000, of the configurations that no other one beats on validation data; rank:
+its mean rank over seeds, 1 is best. Cost: seconds with all tuning, as a ratio to training the base
+model once; the median."""
+
+
+def page(result: Figures) -> str:
+    """Returns the page; ``result`` is what ``Comparison.to_dict`` gives."""
+    setup = result["setup"]
+    sections = [f"# Comparison on {_code(setup['data'])}", _setting(result), _READ_THIS]
+    for figures in result["criteria"]:
+        sections += [f"## {METRICS[figures['criterion']].title.capitalize()}", overview(figures)]
+        sections += _failures(figures)
+        for at in figures["at"]:
+            sections += [f"### {figures['criterion']} ≤ {at['epsilon']:g}", *_tables(figures, at)]
+    versions = [
+        "With " + ", ".join(f"{n} {v}" for n, v in each.items()) for each in result["versions"]
+    ]
+    return "\n\n".join([*sections, *(f"{text}." for text in versions)]) + "\n"
+
+
+def overview(figures: Figures) -> str:
+    """All methods of a criterion in one table: accuracy / gap at each ε, hypervolume, cost."""
+    criterion, base = figures["criterion"], figures["base"]
+    head = ["accuracy / gap", *(f"{criterion} ≤ {at['epsilon']:g}" for at in figures["at"])]
+    rows = [
+        (
+            name + " (sensitive)" * one["needs_sensitive"],
+            *(_pair(at["methods"][name]) for at in figures["at"]),
+            _number(one["hypervolume"]["mean"], scale=1000, digits=2),
+            _number(one["rank"], digits=1),
+            _cost(one["cost"], one["seconds"]),
+            _cost(one["cpu_cost"], None),
+        )
+        for name, one in _ordered(figures)
+    ]
+    sentence = (
+        f"Base model: accuracy {_mean_sd(base['accuracy'])}, {criterion} {_mean_sd(base['gap'])}; "
+        f"noise floor {_number(base['noise_floor'])}; majority class {_number(base['majority'])}."
+    )
+    aware = any(one["needs_sensitive"] for one in figures["methods"].values())
+    note = "(sensitive): reads the sensitive attribute to predict; ranked apart." if aware else ""
+    table = _table([*head, "hypervolume", "rank", "cost", "CPU cost"], rows)
+    return "\n\n".join(filter(None, [sentence, table, note]))
+
+
+def _setting(result: Figures) -> str:
+    setup, seeds = result["setup"], result["seeds"]
+    inputs = ", ".join(map(_code, setup["sensitive_inputs"])) or "none"
+    parts = " / ".join(map(str, setup["rows"]))
+    lines = [
+        f"{len(seeds)} seeds ({seeds[0]} to {seeds[-1]})" if seeds else "No seeds",
+        f"{parts} rows for training, validation and test",
+        f"groups: {', '.join(map(_code, setup['groups']))} of "
+        f"{', '.join(map(_code, setup['sensitive']))}; sensitive columns that are inputs: {inputs}",
+        f"y = 1 is {_code(setup['positive'])}, at a probability of {setup['threshold']:g} or more",
+        f"base model: {_code(setup['model'])}",
+    ]
+    if setup["model"].startswith("given "):
+        lines.append(
+            "there is one split and one trained model: the seeds vary the methods alone, so the "
+            "intervals say nothing about other data"
+        )
+    elif setup["fixed_split"]:
+        lines.append(
+            "the test part is the same for all seeds, which vary the training alone, so the "
+            "intervals say nothing about other data"
+        )
+    if len(seeds) < 10:
+        lines.append("too few seeds for tests, which need 10")
+    return "\n".join(f"- {line}." for line in lines)
+
+
+def _failures(figures: Figures) -> list[str]:
+    notes = []
+    for name, one in figures["methods"].items():
+        if one["failed"]:
+            seed, error = next(iter(one["failed"].items()))
+            notes.append(
+                f"- {name} failed on {len(one['failed'])} of {one['seeds']} seeds; seed {seed}: "
+                f"{_code(error)}"
+            )
+        if one["unusable"]:
+            notes.append(
+                f"- {name}: {one['unusable']} configurations, of all seeds, diverged, predict one "
+                "class alone or have no gap; they are never chosen."
+            )
+    return ["\n".join(notes)] if notes else []
+
+
+def _tables(figures: Figures, at: Figures) -> list[str]:
+    """Methods at one ε; those that read the sensitive attribute to predict have their own table."""
+    blind = [name for name, one in _ordered(figures) if not one["needs_sensitive"]]
+    aware = [name for name, one in _ordered(figures) if one["needs_sensitive"]]
+    tables = [_detail(figures, at, blind)] if blind else []
+    if aware:
+        reference = [figures["reference"]] if figures["reference"] in blind else []
+        tables += [
+            "Methods that read the sensitive attribute to predict:",
+            _detail(figures, at, [*reference, *aware]),
+        ]
+    return tables
+
+
+def _detail(figures: Figures, at: Figures, names: Sequence[str]) -> str:
+    reference = figures["reference"]
+    head = (
+        "method",
+        "seeds",
+        "accuracy",
+        "gap",
+        "signed gap",
+        "beyond ε",
+        f"worse than {reference}",
+        f"{reference} is worse",
+    )
+    rows = []
+    for name in names:
+        one = at["methods"][name]
+        rows.append(
+            (
+                name,
+                str(one["gap"]["n"]),
+                _full(one["accuracy"]),
+                _full(one["gap"]),
+                _signed(one["signed_gap"]),
+                "" if one["flagged"] is None else f"{one['flagged']:.0%}",
+                _verdict(one.get("is_worse")),
+                _verdict(one.get("reference_is_worse")),
+            )
+        )
+    return _table(head, rows)
+
+
+def _ordered(figures: Figures) -> list[tuple[str, Figures]]:
+    """The reference first, then by mean rank; those that read the sensitive attribute last."""
+
+    def place(item: tuple[str, Figures]) -> tuple[bool, bool, float]:
+        name, one = item
+        rank = float("inf") if one["rank"] is None else one["rank"]
+        return one["needs_sensitive"], name != figures["reference"], rank
+
+    return sorted(figures["methods"].items(), key=place)
+
+
+def _verdict(found: Figures | None) -> str:
+    if found is None:
+        return ""
+    if found["accuracy_p"] is None or found["gap_p"] is None:
+        return str(found["verdict"])
+    yes = "yes" if found["verdict"] == "worse" else "no"
+    return f"{yes} (p {found['accuracy_p']:.3f}, {found['gap_p']:.3f})"
+
+
+def _pair(one: Figures) -> str:
+    if one["gap"]["mean"] is None:
+        return "none"
+    return f"{_number(one['accuracy']['mean'])} / {_number(one['gap']['mean'])}"
+
+
+def _mean_sd(found: Figures) -> str:
+    sd = "" if found["sd"] is None else f" ± {found['sd']:.3f}"
+    return _number(found["mean"]) + sd
+
+
+def _full(found: Figures) -> str:
+    bounds = found["interval"]
+    shown = "" if bounds is None else f" [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+    return _mean_sd(found) + shown
+
+
+def _number(value: float | None, *, scale: float = 1, digits: int = 3) -> str:
+    return "undefined" if value is None else f"{value * scale:.{digits}f}"
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{round(value, 3) + 0:+.3f}"
+
+
+def _cost(ratio: float | None, seconds: float | None) -> str:
+    if ratio is not None:
+        return f"{ratio:.2f} ×"
+    return "" if seconds is None else f"{seconds:.1f} s"
+
+
+def _code(text: object) -> str:
+    """Text from users as code: no markup, no table cells, no control characters."""
+    return f"`{printable(str(text)).replace('`', '´').replace('|', '¦')}`"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose columns also line up as plain text."""
+    lines = [tuple(head), *map(tuple, rows)]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(head))]
+    lines.insert(1, tuple("-" * width for width in widths))
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )

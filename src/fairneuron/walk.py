@@ -1,0 +1,81 @@
+"""Between two networks: the way from a trained one to its retrained copy, and where to stop on it.
+
+A copy that was retrained for a short time lies so near to the original that the networks on the
+straight line between their weights behave like mixtures of both (Wortsman et al., *Robust
+fine-tuning of zero-shot models*, CVPR 2022, section 4). So one retraining that closes the gap gives
+every smaller repair as well.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from fairneuron.conflict import soft_gap
+from fairneuron.data.dataset import Dataset, Floats
+from fairneuron.forward import evaluation, logits, placed
+from fairneuron.models import positive_score
+
+AMOUNTS = np.linspace(0, 1.25, 26)
+"""How far one may go: 0 is the original, 1 the copy, and beyond it the direction goes on."""
+
+
+def mix(original: nn.Module, retrained: nn.Module, amount: float) -> nn.Module:
+    """A copy of the original that has gone so much of the way to the retrained one."""
+    mixed = copy.deepcopy(original)
+    with torch.no_grad():
+        for own, other in zip(mixed.parameters(), retrained.parameters(), strict=True):
+            own.add_(other - own, alpha=amount)
+    return mixed
+
+
+def gaps_between(
+    original: nn.Module,
+    retrained: nn.Module,
+    data: Dataset,
+    criteria: Sequence[str],
+    *,
+    threshold: float = 0.5,
+    amounts: Floats = AMOUNTS,
+) -> Floats:
+    """The gap of the decisions on some data, after each part of the way, ``(amounts,)``."""
+    y, group = torch.from_numpy(data.y), torch.from_numpy(data.group)
+    weight = None if data.gap_weight is None else torch.from_numpy(data.gap_weight)
+    gaps = []
+    for amount in amounts:
+        network = mix(original, retrained, float(amount))
+        with evaluation(network):
+            x = placed(network, data.x)
+            scores = torch.cat([positive_score(logits(network, part)) for part in x.split(8192)])
+        decided = (scores.double().cpu() >= threshold).double()
+        gaps.append(float(soft_gap(decided, y, group, criteria, weight)))
+    return np.array(gaps)
+
+
+def amounts_to(gaps: Floats, left: Sequence[float], *, amounts: Floats = AMOUNTS) -> list[float]:
+    """How far to go for the gap to fall to given shares of the original one.
+
+    Args:
+        gaps: After each of the amounts; the first is the original's.
+        left: Shares of it, from 1 down to 0.
+        amounts: From 0 on.
+
+    Returns:
+        For each share the first amount at which the gap is as small, between two of the given ones
+        as if it fell evenly; where it never is, the amount of the smallest gap. Each amount once
+        and without 0; 1 if that leaves none.
+    """
+    found = []
+    for share in left:
+        below = np.flatnonzero(gaps <= share * gaps[0])
+        if not len(below):
+            found.append(float(amounts[gaps.argmin()]))
+        elif below[0] > 0:
+            a, b = below[0] - 1, below[0]
+            part = (gaps[a] - share * gaps[0]) / (gaps[a] - gaps[b])
+            found.append(float(amounts[a] + part * (amounts[b] - amounts[a])))
+    return list(dict.fromkeys(round(amount, 4) for amount in found if amount > 0)) or [1.0]
