@@ -26,6 +26,7 @@ from fairneuron import errors
 SOURCE = Path(fn.__file__).parent
 DOCUMENTED = {
     "Audit",
+    "Comparison",
     "Conflict",
     "Dataset",
     "FairNeuron",
@@ -44,6 +45,7 @@ DOCUMENTED = {
     "audit",
     "audit_predictions",
     "baselines",
+    "compare",
     "judge",
     "load_dataset",
     "metrics",
@@ -415,7 +417,7 @@ def test_codes_are_kebab_case() -> None:
     """Codes are words with hyphens that begin with what they are about."""
     found = dict(codes())
     assert len(found) > 30
-    about = r"(data|model|option|output|metric)(-[a-z]+[0-9]*)+"
+    about = r"(compare|data|model|option|output|metric)(-[a-z]+[0-9]*)+"
     assert {place: c for place, c in found.items() if not re.fullmatch(about, c)} == {}
 
 

@@ -2,21 +2,43 @@
 
 import copy
 import dataclasses
+from itertools import combinations, product
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 
 import fairneuron as fn
 from fairneuron.audit import Audit
 from fairneuron.errors import DataError, ModelError, OptionError
 from fairneuron.models import mlp
 from fairneuron.recipes import Conflict, Paper
+from fairneuron.search.together import Job, train_together
 from fairneuron.trials import Trial, choose, front
 from tests.test_slicing import Residual
 
-QUICK = {"strengths": (0.3, 1.0)}
+QUICK = {"stops": (0.5, 0.0)}
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    """Whether the weights of two networks are the same to the bit."""
+    return all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Job], list[fn.Schedule]]:
+    """Lists that get what recipes train, as it is before, and how."""
+    jobs: list[Job] = []
+    schedules: list[fn.Schedule] = []
+
+    def spy(given, data, valid, schedule, **options) -> list[bool]:
+        jobs.extend(dataclasses.replace(job, model=copy.deepcopy(job.model)) for job in given)
+        schedules.append(schedule)
+        return train_together(given, data, valid, schedule, **options)
+
+    monkeypatch.setattr("fairneuron.recipes.train_together", spy)
+    return jobs, schedules
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +149,10 @@ def test_choice(figures: list[tuple[float, float]], chosen: int) -> None:
 
 def test_the_choice_needs_figures_alone(repaired) -> None:
     """Trials restored from plain values are chosen among as those with models."""
-    plain = [Trial(t.number, t.settings, t.metrics, t.rejected) for t in repaired.trials]
+    plain = [dataclasses.replace(t, model=None, audit=None) for t in repaired.trials]
     assert choose(plain, repaired.limit).number == repaired.chosen.number
     assert [t.number for t in front(plain, repaired.limit)] == [t.number for t in repaired.front]
-    for limit in ({"dp": 0.3}, {"dp": 0.0}, {"eo": 0.1, "dpr": 0.9}):
+    for limit in ({"dp": 0.3}, {"dp": 0.1}, {"dp": 0.0}):
         assert choose(plain, limit).number == choose(list(repaired.trials), limit).number
 
 
@@ -157,11 +179,11 @@ def test_diverged_and_constant_candidates_are_rejected(parts, trained) -> None:
     """
     wild = Conflict(
         neuron_share=1.0,
-        strengths=(0.5,),
         schedule=fn.Schedule(epochs=2, learning_rate=1e30, plateau=None),
     )
     result = fn.repair(trained, parts[0], parts[1], recipe=wild)
-    assert result.trials[1].rejected == "diverged"
+    assert [t.rejected for t in result.trials[1:]] == ["diverged"]  # there is no way to it
+    assert result.trials[1].settings == {"neuron_share": 1.0, "strength": 0.7}
     assert result.chosen.number == 0
     assert result.model is not trained
     assert all(
@@ -171,7 +193,8 @@ def test_diverged_and_constant_candidates_are_rejected(parts, trained) -> None:
 
     flat = Conflict(
         neuron_share=1.0,
-        strengths=(1e5,),
+        strengths=1e5,
+        stops=0.0,
         schedule=fn.Schedule(epochs=30, learning_rate=0.5, plateau=None),
     )
     result = fn.repair(trained, parts[0], parts[1], recipe=flat)
@@ -181,8 +204,10 @@ def test_diverged_and_constant_candidates_are_rejected(parts, trained) -> None:
 
 def test_an_unmet_limit_still_gives_the_nearest_candidate(parts, trained) -> None:
     """The model is the selected candidate, and the verdict names what it missed."""
-    result = fn.repair(trained, parts[0], parts[1], limit={"dp": 0.0}, strengths=(0.2,))
-    assert result.chosen.number == 1
+    result = fn.repair(trained, parts[0], parts[1], limit={"dp": 0.0}, strengths=0.2)
+    assert len(result.trials) > 2
+    gaps = [t.gap(result.limit) for t in result.trials]
+    assert 0 < result.chosen.gap(result.limit) == min(gaps) < gaps[0]
     assert result.verdict.outcome == "limit not met"
     assert "limit ≤ 0 not met" in result.verdict.sentence()
 
@@ -198,14 +223,14 @@ def test_each_limit_is_worked_on(parts, trained, metric: str) -> None:
 
 
 def test_several_limits_at_once(parts, trained) -> None:
-    """Violations are summed."""
+    """Violations are summed, each on the part of the data where it is larger."""
     result = fn.repair(trained, parts[0], parts[1], limit={"dp": 0.1, "eo": 0.1}, **QUICK)
     assert {c.metric for c in result.verdict.limits} == {"dp", "eo"}
-    trial = result.chosen
-    metrics = trial.audit.metrics
-    assert trial.violation(result.limit) == pytest.approx(
-        max(metrics["dp"] - 0.1, metrics["eo"] - 0.1, 0)
-    )
+    for trial in result.trials:
+        audits = [fn.audit(trial.model, part).metrics for part in parts[:2]]
+        assert trial.violation(result.limit) == pytest.approx(
+            sum(max(0, *(a[metric] - 0.1 for a in audits)) for metric in ("dp", "eo"))
+        )
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
@@ -225,12 +250,21 @@ def test_threshold(parts, trained, threshold: float, limit: dict[str, float]) ->
     assert {c.metric for c in result.verdict.limits} == set(limit)
 
 
-def test_the_threshold_changes_the_choice_and_no_candidate(parts, trained) -> None:
-    """Training knows nothing of it."""
-    low, high = (fn.repair(trained, *parts[:2], threshold=t, **QUICK) for t in (0.2, 0.8))
-    for a, b in zip(low.trials, high.trials, strict=True):
-        assert all(torch.equal(v, b.model.state_dict()[k]) for k, v in a.model.state_dict().items())
-        assert a.metrics != b.metrics
+def test_the_threshold_changes_where_to_stop_and_not_the_way(parts, trained) -> None:
+    """Training knows nothing of it: every candidate lies in the direction of the same network."""
+    start = parameters_to_vector(trained.parameters()).detach()
+    amounts, ways = [], []
+    for threshold in (0.2, 0.8):
+        result = fn.repair(trained, *parts[:2], threshold=threshold, stops=(0.9, 0.7))
+        amounts.append([t.settings["amount"] for t in result.trials[1:]])
+        ways += [
+            (parameters_to_vector(t.model.parameters()).detach() - start) / t.settings["amount"]
+            for t in result.trials[1:]
+        ]
+    assert amounts[0] != amounts[1]
+    for way in ways:
+        torch.testing.assert_close(way, ways[0], rtol=1e-3, atol=1e-5)
+    assert ways[0].abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "0.5", None])
@@ -287,25 +321,149 @@ def test_paper_recipe_is_slice_cluster_and_selective_dropout(
 
     From the biased model, in one candidate.
     """
-    seen = {}
-    from fairneuron import training
-
-    def spy(model, data, valid, schedule, **options):
-        seen.update(options, schedule=schedule, start=copy.deepcopy(model.state_dict()))
-        return training.train(model, data, valid, schedule, **options)
-
-    monkeypatch.setattr("fairneuron.recipes.train_together", spy)
+    jobs, schedules = watched(monkeypatch)
     result = fn.repair(
         trained, parts[0], parts[1], recipe="paper", gamma=0.5, theta=0.2, dropout=0.3, epochs=2
     )
+    (job,), (schedule,) = jobs, schedules
     paths = fn.activation_paths(trained, parts[0].x, gamma=0.5)
-    np.testing.assert_array_equal(seen["dropped"], fn.rare_paths(paths, 0.2))
-    assert 0 < seen["dropped"].sum() < len(seen["dropped"])
-    assert all(torch.equal(v, trained.state_dict()[k]) for k, v in seen["start"].items())
-    assert {m.p for m in seen["run"].modules() if isinstance(m, nn.Dropout)} == {0.3}
-    assert (seen["schedule"].epochs, seen["schedule"].learning_rate) == (2, 0.01)
-    assert len(result.trials) == 2
-    assert result.explanation.biased == seen["dropped"].sum()
+    np.testing.assert_array_equal(job.dropped, fn.rare_paths(paths, 0.2))
+    assert 0 < job.dropped.sum() < len(job.dropped)
+    assert same(job.model, trained)
+    assert (job.only, job.dropout) == (None, 0.3)
+    assert (schedule.epochs, schedule.learning_rate) == (2, 0.01)
+    assert [t.settings for t in result.trials[1:]] == [{"gamma": 0.5, "theta": 0.2, "dropout": 0.3}]
+    assert not same(result.trials[1].model, trained)
+    assert result.explanation.biased == job.dropped.sum()
+
+
+# Settings with several values
+
+
+def test_shares_that_pick_the_same_neurons_are_one(
+    parts, trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are trained once, under the smallest of these shares; of 24 neurons .09 is two."""
+    jobs, _ = watched(monkeypatch)
+    result = fn.repair(trained, *parts[:2], neuron_share=(0.1, 0.05, 0.09, 0.01, 0.1), **QUICK)
+    assert len(jobs) == 2
+    freed = [sum(int(m.reshape(len(m), -1).any(1).sum()) for n, m in job.only.items()
+                 if n.endswith("weight")) for job in jobs]  # fmt: skip
+    assert freed == [1, 2]
+    assert {t.settings["neuron_share"] for t in result.trials[1:]} == {0.01, 0.09}
+    assert len(result.explanation.neurons) == (
+        2 if result.chosen.settings.get("neuron_share") == 0.09 else 1
+    )
+
+
+def test_every_share_is_tried_with_every_strength(parts, trained) -> None:
+    """Each pair has its candidates, no two of which are the same."""
+    options = {"neuron_share": (0.1, 0.5), "strengths": (0.3, 0.7, 0.3), "stops": 0.8}
+    result = fn.repair(trained, *parts[:2], **options)
+    found = [(t.settings["neuron_share"], t.settings["strength"]) for t in result.trials[1:]]
+    assert found == [(0.1, 0.3), (0.1, 0.7), (0.5, 0.3), (0.5, 0.7)]
+    for a, b in combinations(result.trials, 2):
+        assert not same(a.model, b.model)
+
+
+def test_stops_are_on_the_way_to_one_network(parts, trained) -> None:
+    """The gap on training data falls from stop to stop, to about the share that is asked for."""
+    stops = (0.8, 0.6, 0.4)
+    result = fn.repair(trained, *parts[:2], neuron_share=0.5, stops=stops)
+    gaps = [fn.audit(t.model, parts[0]).metrics["dp"] for t in result.trials]
+    amounts = [t.settings["amount"] for t in result.trials[1:]]
+    assert amounts == sorted(amounts)
+    np.testing.assert_allclose(np.array(gaps[1:]) / gaps[0], stops, atol=0.06)
+
+
+def test_each_gamma_is_sliced_once(parts, trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many thresholds and rates are tried with it."""
+    sliced = []
+
+    def spy(*arguments: object, gamma: float, **options: object) -> fn.Paths:
+        sliced.append(gamma)
+        return fn.activation_paths(*arguments, gamma=gamma, **options)
+
+    monkeypatch.setattr("fairneuron.recipes.activation_paths", spy)
+    result = fn.repair(
+        trained, *parts[:2], recipe="paper", gamma=(0.2, 0.3, 0.2), theta=(0.0, 0.2),
+        dropout=(0.1, 0.3), epochs=1,
+    )  # fmt: skip
+    assert sliced == [0.2, 0.3]
+    found = [tuple(t.settings.values()) for t in result.trials[1:]]
+    assert found == [*product((0.2, 0.3), (0.0, 0.2), (0.1, 0.3))]
+
+
+def test_thresholds_that_mark_the_same_samples_are_trained_once(
+    parts, trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the first of them; others that mark other samples are candidates of their own."""
+    paths = fn.activation_paths(trained, parts[0].x, gamma=0.2)
+    few, many = (fn.rare_paths(paths, theta) for theta in (1e-6, 0.2))
+    np.testing.assert_array_equal(fn.rare_paths(paths, 2e-6), few)
+    assert 0 < few.sum() < many.sum()
+    jobs, _ = watched(monkeypatch)
+    result = fn.repair(
+        trained, *parts[:2], recipe="paper", gamma=0.2, theta=(1e-6, 2e-6, 0.2), epochs=1
+    )
+    assert [t.settings["theta"] for t in result.trials[1:]] == [1e-6, 0.2]
+    for job, marked in zip(jobs, (few, many), strict=True):
+        np.testing.assert_array_equal(job.dropped, marked)
+    number = result.chosen.number
+    assert result.explanation.biased == (many if number == 2 else few).sum()
+
+
+COMPANY: dict[str, tuple[dict, list[dict]]] = {
+    "conflict": (
+        {"neuron_share": (0.05, 0.1, 0.5, 1.0), "strengths": (0.2, 0.7, 3.0)},
+        [
+            {"neuron_share": 0.05, "strengths": 0.7},
+            {"neuron_share": 0.1, "strengths": 3.0},
+            {"neuron_share": 1.0, "strengths": 0.2},
+        ],
+    ),
+    "paper": (
+        {"gamma": (0.2, 0.3), "theta": (0.0, 0.3, 1.0), "dropout": (0.1, 0.5)},
+        [
+            {"gamma": 0.2, "theta": 0.0, "dropout": 0.5},
+            {"gamma": 0.3, "theta": 0.3, "dropout": 0.1},
+            {"gamma": 0.2, "theta": 1.0, "dropout": 0.1},
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("recipe", COMPANY)
+def test_a_setting_gives_the_same_in_any_company(parts, recipe: str, outputs: int) -> None:
+    """To the bit, whichever other values are tried with it, also for networks of odd widths."""
+    net = fn.train_classifier(
+        *parts[:2], hidden=(13, 7), outputs=outputs, schedule=fn.Schedule(epochs=5, batch_size=32)
+    )
+    several, alone = COMPANY[recipe]
+    more = QUICK if recipe == "conflict" else {}
+
+    def found(options: dict) -> dict[tuple, nn.Module]:
+        plan = fn.Schedule(epochs=4, batch_size=70, learning_rate=0.01)
+        result = fn.repair(net, *parts[:2], recipe=recipe, schedule=plan, **options, **more)
+        return {tuple(t.settings.items()): t.model for t in result.trials[1:]}
+
+    together = found(several)
+    for options in alone:
+        for settings, model in found(options).items():
+            assert same(model, together[settings]), settings
+            assert not same(model, net)
+
+
+def test_candidates_are_the_trials_of_a_repair(parts, trained) -> None:
+    """With their settings, in the same order, without being judged."""
+    ours = fn.FairNeuron(neuron_share=(0.1, 0.5), **QUICK)
+    trials = ours.repair(trained, *parts[:2], seed=1).trials[1:]
+    found = [*ours.candidates(trained, *parts[:2], seed=1)]
+    assert [settings for settings, _, _ in found] == [t.settings for t in trials]
+    for (_, model, finite), trial in zip(found, trials, strict=True):
+        assert finite
+        assert same(model, trial.model)
 
 
 def test_paper_recipe_with_nobody_or_everybody_biased(parts, trained) -> None:
@@ -387,7 +545,7 @@ def test_a_last_batch_of_one(parts, trained, recipe: str) -> None:
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1)).eval()
     plan = fn.Schedule(epochs=2, batch_size=100)
-    options = {"strengths": (0.5,)} if recipe == "conflict" else {}
+    options = {"strengths": 0.5} if recipe == "conflict" else {}
     for model in (net, trained):
         result = fn.repair(model, rows, parts[1], recipe=recipe, schedule=plan, **options)
         assert result.trials[1].metrics is not None
@@ -400,10 +558,19 @@ def test_a_last_batch_of_one(parts, trained, recipe: str) -> None:
         ({"neuron_shares": 0.1}, "option-unknown"),
         ({"theta": 0.1}, "option-unknown"),  # of the other recipe
         ({"neuron_share": 0}, "option-range"),
+        ({"neuron_share": (0.1, 1.5)}, "option-range"),
+        ({"neuron_share": ()}, "option-range"),
         ({"strengths": (0.0,)}, "option-range"),
+        ({"strengths": [0.5, -1]}, "option-range"),
+        ({"stops": (0.5, 1.1)}, "option-range"),
+        ({"stops": ()}, "option-range"),
+        ({"stops": "0.5"}, "option-range"),
         ({"recipe": "paper", "gamma": 2}, "option-range"),
+        ({"recipe": "paper", "gamma": (0.5, 0)}, "option-range"),
         ({"recipe": "paper", "dropout": 1}, "option-range"),
+        ({"recipe": "paper", "dropout": [0.1, 1]}, "option-range"),
         ({"recipe": "paper", "theta": -1}, "option-range"),
+        ({"recipe": "paper", "theta": ()}, "option-range"),
         ({"recipe": "paper", "contribution": "sign"}, "option-contribution"),
         ({"limit": {}}, "option-limit"),
         ({"limit": {"accuracy": 0.8}}, "option-limit"),
@@ -471,8 +638,8 @@ def test_float64_models_are_repaired_in_float64(parts, trained, recipe: str) -> 
 def test_gradients_may_be_off_around_a_repair(parts, trained) -> None:
     """Under no_grad the result is the same."""
     with torch.no_grad():
-        one = fn.repair(trained, parts[0], parts[1], strengths=(0.5,), epochs=3)
-    other = fn.repair(trained, parts[0], parts[1], strengths=(0.5,), epochs=3)
+        one = fn.repair(trained, parts[0], parts[1], strengths=0.5, epochs=3)
+    other = fn.repair(trained, parts[0], parts[1], strengths=0.5, epochs=3)
     for name, value in one.model.state_dict().items():
         assert torch.equal(value, other.model.state_dict()[name])
 
@@ -496,7 +663,7 @@ def test_a_batch_of_one_may_be_squeezed(parts, trained) -> None:
     found = fn.activation_paths(model, data.x, gamma=0.5, batch_size=100)
     np.testing.assert_array_equal(found.counts, plain.counts)
     one = parts[0].subset([0])
-    assert fn.repair(model, data, parts[1], schedule=fn.Schedule(3, 100), strengths=(0.5,))
+    assert fn.repair(model, data, parts[1], schedule=fn.Schedule(3, 100), strengths=0.5)
     from fairneuron.models import probabilities
 
     np.testing.assert_allclose(probabilities(model, one.x), probabilities(trained, one.x))
@@ -517,7 +684,7 @@ def test_functional_dropout_rests_while_conflict_neurons_are_retrained(parts) ->
             return self.c(hidden)
 
     one, other = (
-        fn.repair(Functional(rate), parts[0], parts[1], strengths=(0.5,), epochs=5).trials[1].model
+        fn.repair(Functional(rate), parts[0], parts[1], strengths=0.5, epochs=5).trials[1].model
         for rate in (0.0, 0.5)
     )
     assert all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
@@ -529,7 +696,7 @@ def test_shared_weights_stay_within_the_share(parts) -> None:
         torch.manual_seed(0)
         net = mlp(5, (8, 8, 8))
     net[4].weight = net[2].weight
-    result = fn.repair(net, parts[0], parts[1], strengths=(0.5,), epochs=5, neuron_share=0.2)
+    result = fn.repair(net, parts[0], parts[1], strengths=0.5, epochs=5, neuron_share=0.2)
     model = result.trials[1].model
     assert model[4].weight is model[2].weight
     changed = sum(int((model[i].weight != net[i].weight).any(1).sum()) for i in (0, 2))

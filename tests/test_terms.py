@@ -3,7 +3,6 @@
 import copy
 import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ import fairneuron as fn
 from fairneuron import baselines, terms
 from fairneuron.errors import InputError, OptionError
 from fairneuron.models import task_loss
-from fairneuron.recipes import spread
 from fairneuron.terms import Budget, Terms, class_weighted
 from fairneuron.training import loss_of, train
 from tests.conftest import made_up
@@ -85,7 +83,7 @@ def test_another_loss_trains_other_weights(parts) -> None:
     assert not same(*nets)
     assert shapes == {(2,)}
     plain, own = (
-        fn.repair(nets[0], data, valid, strengths=(0.5,), epochs=2, loss=loss).trials[1]
+        fn.repair(nets[0], data, valid, strengths=0.5, epochs=2, loss=loss).trials[1]
         for loss in (None, noted)
     )
     assert not same(plain.model, own.model)
@@ -113,7 +111,7 @@ def test_the_loss_of_the_caller_drives_validation_and_conflict(parts, trained) -
     assert loss_of(model, valid, own.task_loss) == min(losses) < losses[-1]
 
     one, other = (
-        fn.repair(trained, data, valid, strengths=(0.5,), epochs=1, loss=loss).explanation.neurons
+        fn.repair(trained, data, valid, strengths=0.5, epochs=1, loss=loss).explanation.neurons
         for loss in (cross_entropy, lambda *t: -cross_entropy(*t))
     )
     assert [n.pull for n in one] == [n.pull for n in other]
@@ -266,9 +264,7 @@ def test_any_mask_holds(seed: int, name: str) -> None:
 
 def test_repair_changes_the_chosen_neurons_alone_under_weight_decay(parts, trained) -> None:
     """As without the caller's optimiser."""
-    result = fn.repair(
-        trained, *parts[:2], strengths=(0.5,), epochs=3, optimiser=OPTIMISERS["AdamW"]
-    )
+    result = fn.repair(trained, *parts[:2], strengths=0.5, epochs=3, optimiser=OPTIMISERS["AdamW"])
     chosen = {(n.layer, n.unit) for n in result.explanation.neurons}
     moved = set()
     for name, value in result.trials[1].model.state_dict().items():
@@ -363,7 +359,7 @@ def test_a_heavy_class_is_predicted_more(parts, trained) -> None:
     ]  # fmt: skip
     assert rates[0] < rates[1] < rates[3]
     one, other = (
-        fn.FairNeuron(strengths=(0.3,), neuron_share=1.0, class_weight=w)
+        fn.FairNeuron(strengths=0.3, neuron_share=1.0, class_weight=w)
         .fit(trained, *parts[:2], seed=0)
         .predict(parts[2])[:, 1]
         .mean()
@@ -405,25 +401,47 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     return read
 
 
-def test_a_budget_ends_between_candidates(parts, trained, ticks) -> None:
-    """No candidate is begun afterwards; those that were are there, and it is said."""
-    strengths = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-    result = fn.repair(trained, *parts[:2], strengths=strengths, epochs=1, time_budget=2.5)
-    # with one epoch each, the clock is read once after each candidate: 1, 2, 3 seconds
-    assert len(result.trials) == 4
-    assert [t.settings["strength"] for t in result.trials[1:]] == [0.4, 0.2, 0.6]
-    assert result.stopped == "the time budget of 2.5 s ended after 3 of 7 candidates"
+def tried(result: fn.Repair) -> list[float]:
+    """The strengths of which there are candidates."""
+    return [*dict.fromkeys(t.settings["strength"] for t in result.trials[1:])]
+
+
+def test_a_budget_ends_all_networks_after_the_same_epoch(parts, trained, ticks) -> None:
+    """The candidates are those of so many epochs, of every strength, and it is said."""
+    options = {"neuron_share": 0.1, "strengths": (0.1, 0.5, 2.0), "stops": (0.5, 0.0)}
+    result = fn.repair(trained, *parts[:2], epochs=9, time_budget=3, **options)
+    assert result.stopped == "the time budget of 3 s ended the retraining early"
+    assert ticks == [100, 101, 102, 103]  # the clock is read once after each epoch
+    assert tried(result) == [0.1, 0.5, 2.0]
+    expected = fn.repair(trained, *parts[:2], epochs=3, **options)
+    assert [t.settings for t in result.trials] == [t.settings for t in expected.trials]
+    for a, b in zip(result.trials, expected.trials, strict=True):
+        assert same(a.model, b.model)
+
+
+def test_a_budget_ends_between_networks_that_are_trained_one_by_one(parts, trained, ticks) -> None:
+    """None is begun afterwards; those that were are there, in the order that was given."""
+    result = fn.repair(
+        trained, *parts[:2], neuron_share=0.1, strengths=(0.4, 0.1, 0.3, 0.2, 0.5), stops=0.0,
+        epochs=1, time_budget=2.5, optimiser=adam,
+    )  # fmt: skip
+    # with one epoch each, the clock is read once before each but the first: 1, 2, 3 seconds
     assert ticks == [100, 101, 102, 103]
-
-
-def test_a_budget_ends_a_candidate_after_its_epoch(parts, trained, ticks) -> None:
-    """What was trained until then is a candidate: the same as with so many epochs."""
-    result = fn.repair(trained, *parts[:2], strengths=(0.5, 0.6), epochs=9, time_budget=3)
+    assert tried(result) == [0.4, 0.1, 0.3]
     assert result.stopped == (
-        "the time budget of 3 s ended after 1 of 2 candidates, the last of them cut short"
+        "the time budget of 2.5 s ended the retraining early, before 2 networks were begun"
     )
-    assert len(result.trials) == 2
-    expected = fn.repair(trained, *parts[:2], strengths=(0.6,), epochs=3).trials[1]
+
+
+def test_a_budget_ends_a_network_after_its_epoch(parts, trained, ticks) -> None:
+    """What was trained until then is a candidate: the same as with so many epochs."""
+    options = {
+        "neuron_share": 0.1, "strengths": (0.6, 0.5, 0.4), "stops": 0.0, "optimiser": adam
+    }  # fmt: skip
+    result = fn.repair(trained, *parts[:2], epochs=9, time_budget=3, **options)
+    assert "before 2 networks were begun" in result.stopped
+    assert tried(result) == [0.6]
+    expected = fn.repair(trained, *parts[:2], epochs=3, **options).trials[1]
     assert result.trials[1].settings == expected.settings
     assert same(result.trials[1].model, expected.model)
 
@@ -445,29 +463,48 @@ def test_the_best_epoch_is_kept_when_the_time_ends(parts, ticks) -> None:
     assert loss_of(model, parts[1]) == min(losses) < losses[-1]
 
 
+@pytest.mark.parametrize("optimiser", [None, adam])
 @pytest.mark.parametrize("recipe", ["conflict", "paper"])
-def test_there_is_a_candidate_however_short_the_time(parts, trained, recipe: str, ticks) -> None:
-    """One, after an epoch."""
-    result = fn.repair(trained, *parts[:2], recipe=recipe, time_budget=1e-9)
-    assert len(result.trials) == 2
+def test_there_is_a_candidate_however_short_the_time(
+    parts, trained, recipe: str, optimiser: Callable | None, ticks
+) -> None:
+    """Of a network that was trained for an epoch."""
+    options = {"recipe": recipe, "optimiser": optimiser}
+    options |= {"neuron_share": 0.1} if recipe == "conflict" else {}
+    result = fn.repair(trained, *parts[:2], time_budget=1e-9, **options)
+    assert result.stopped == "the time budget of 1e-09 s ended the retraining early"
     assert result.trials[1].metrics is not None
-    assert "cut short" in result.stopped
+    expected = fn.repair(trained, *parts[:2], epochs=1, **options)
+    assert len(result.trials) == len(expected.trials)
+    for a, b in zip(result.trials[1:], expected.trials[1:], strict=True):
+        assert same(a.model, b.model)
+        assert not same(a.model, trained)
 
 
+@pytest.mark.parametrize("optimiser", [None, adam])
 @pytest.mark.parametrize("budget", [None, 1e9])
-def test_time_enough_stops_nothing(parts, trained, budget: float | None) -> None:
-    """All candidates are tried; without a budget in the order that was given."""
+def test_time_enough_stops_nothing(
+    parts, trained, budget: float | None, optimiser: Callable | None
+) -> None:
+    """All candidates are tried, in the order that was given."""
     strengths = (0.7, 0.1, 0.4)
-    result = fn.repair(trained, *parts[:2], strengths=strengths, epochs=1, time_budget=budget)
-    tried = tuple(t.settings["strength"] for t in result.trials[1:])
-    assert tried == (strengths if budget is None else (0.4, 0.1, 0.7))
+    result = fn.repair(
+        trained, *parts[:2], strengths=strengths, epochs=1, time_budget=budget, optimiser=optimiser
+    )
+    assert tried(result) == [*strengths]
     assert result.stopped is None
 
 
-def test_a_budget_that_ends_with_the_last_candidate_stopped_nothing(parts, trained, ticks) -> None:
+@pytest.mark.parametrize("optimiser", [None, adam])
+def test_a_budget_that_ends_with_the_last_epoch_stopped_nothing(
+    parts, trained, optimiser: Callable | None, ticks
+) -> None:
     """Nothing was left to do."""
-    result = fn.repair(trained, *parts[:2], strengths=(0.1, 0.2), epochs=1, time_budget=1.5)
-    assert len(result.trials) == 3
+    result = fn.repair(
+        trained, *parts[:2], neuron_share=0.1, strengths=(0.1, 0.2), epochs=1, time_budget=1.5,
+        optimiser=optimiser,
+    )  # fmt: skip
+    assert tried(result) == [0.1, 0.2]
     assert result.stopped is None
 
 
@@ -477,21 +514,6 @@ def test_a_real_clock(parts, trained) -> None:
     result = fn.repair(trained, *parts[:2], epochs=10_000, time_budget=0.2)
     assert time.monotonic() - start < 20
     assert result.stopped is not None
-
-
-@CALM
-@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=30))
-def test_spread(values: list[float]) -> None:
-    """The same values; the first ones leave no large hole."""
-    found = spread(values)
-    assert sorted(found) == sorted(values)
-    ordered = sorted(range(len(values)), key=lambda i: sorted(values)[i])
-    positions = list(spread(ordered))
-    for tried in range(1, len(values) + 1):
-        edges = [-1, *sorted(positions[:tried]), len(values)]
-        holes = [b - a - 1 for a, b in pairwise(edges)]
-        assert max(holes) <= 2 * len(values) / (tried + 1) + 1
-    assert spread((1, 2, 3, 4, 5, 6, 7)) == (4, 2, 6, 1, 3, 5, 7)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), "60", True])

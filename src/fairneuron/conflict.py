@@ -2,11 +2,13 @@
 
 A hidden neuron's two goals, accuracy and fairness, can pull its weights in different directions.
 Here the pull of a goal on a neuron is the gradient of that goal with respect to the neuron's
-incoming weights. The neurons that the gap pulls most are retrained; the others keep their weights.
+incoming weights. Where the gap pulls across the direction of the loss, it can be lowered at the
+least cost: the neurons with the most of this leverage are retrained, the others keep their weights.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -106,12 +108,22 @@ class Neuron:
         pull: Norm of the gradient of the gap with respect to its incoming weights and bias.
         conflict: Minus the cosine of that gradient and the loss's, in [-1, 1]; above 0 the goals
             contradict each other.
+        active: Share of the samples, by weight, on which it is above 0.
     """
 
     layer: str
     unit: int
     pull: float
     conflict: float
+    active: float = 1.0
+
+    @property
+    def leverage(self) -> float:
+        """How far a change here lowers the gap without touching the loss, on how many samples.
+
+        The part of the pull at right angles to the loss's gradient, times ``active``.
+        """
+        return self.pull * math.sqrt(max(0.0, 1 - self.conflict**2)) * self.active
 
 
 def neuron_pulls(
@@ -148,7 +160,7 @@ def neuron_pulls(
                 for sum_, gradient in zip(total, gradients, strict=True):
                     sum_ += gradient  # noqa: PLW2901  # in place
     position = {name: i for i, name in enumerate(parameters)}
-    neurons = []
+    active, neurons = _active_shares(graph, data), []
     for layer in graph.neurons.values():
         weight_rows, bias_rows = graph.rows(layer)
         own = [position[name] for name in (*weight_rows, *bias_rows) if name in position]
@@ -159,18 +171,37 @@ def neuron_pulls(
             for total in (of_gap, of_loss)
         )  # (units, fan_in + 1)
         conflict = -torch.nn.functional.cosine_similarity(gap, loss, dim=1)
-        rows = zip(gap.norm(dim=1).tolist(), conflict.tolist(), strict=True)
-        neurons += [Neuron(layer.name, unit, pull, c) for unit, (pull, c) in enumerate(rows)]
+        columns = (gap.norm(dim=1), conflict, active[layer.name])
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        neurons += [Neuron(layer.name, unit, *row) for unit, row in enumerate(rows)]
     return neurons
 
 
-def conflict_neurons(neurons: Sequence[Neuron], share: float) -> list[Neuron]:
-    """Returns at most the given share of the neurons, at least one, the strongest pull first.
+def _active_shares(graph: Graph, data: Dataset) -> dict[str, torch.Tensor]:
+    """Share of the samples, by weight, on which each hidden neuron is above 0, by layer.
 
-    Their conflict with the loss plays no part: requiring it made the choice worse (docs/design.md).
+    Of weights that several layers share, the mean over these layers.
     """
+    owners = {graph.activation_of(layer): graph.owner[layer.index] for layer in graph.hidden}
+    total: dict[str, torch.Tensor] = {}
+
+    def add(index: int, value: torch.Tensor, weight: torch.Tensor) -> None:
+        if index in owners:
+            above = ((value > 0) * weight).sum(0)
+            total[owners[index]] = total.get(owners[index], 0) + above
+
+    for x, weight in _weighted_batches(graph, data):
+        Recorder(graph, partial(add, weight=weight)).run(x)
+    layers = list(owners.values())
+    return {name: t / len(data) / layers.count(name) for name, t in total.items()}
+
+
+def conflict_neurons(neurons: Sequence[Neuron], share: float) -> list[Neuron]:
+    """Returns at most the given share of the neurons, at least one, the most leverage first."""
     require_range("neuron_share", share, 0, 1, open_low=True)
-    ranked = sorted(neurons, key=lambda n: -n.pull)  # stable: the earlier one first among equals
+    ranked = sorted(
+        neurons, key=lambda n: -n.leverage
+    )  # stable: the earlier one first among equals
     return ranked[: max(1, int(share * len(neurons) + 1e-9))]
 
 
@@ -192,7 +223,7 @@ class ConflictExplanation:
 
     Attributes:
         criteria: The gaps, added.
-        neurons: The chosen neurons, the strongest pull first.
+        neurons: The chosen neurons, the most leverage first.
         hidden: Number of hidden neurons.
         gap: Score gap of the original model on the training data.
         gap_without: The same with the chosen neurons held at their mean activation.
@@ -227,7 +258,7 @@ class ConflictExplanation:
         names = f"{len(self.neurons)} of {self.hidden} hidden neurons ({where})"
         held = f"{self.gap:.3f} with them, {self.gap_without:.3f} with them held at their mean"
         if self.carried <= 0:
-            return f"{names} are pulled most, but do not carry the score gap ({held})."
+            return f"{names} have the most leverage, but do not carry the score gap ({held})."
         return (
             f"{names} carry {self.carried:.0%} of the score gap ({held}); "
             f"as many random neurons carry {max(0.0, self.carried_by_random):.0%}. "
@@ -288,10 +319,8 @@ def _activation_means(graph: Graph, data: Dataset) -> dict[int, torch.Tensor]:
         if index in wanted:
             total[index] = total.get(index, 0) + (value.double() * weight).sum(0)
 
-    weights = np.ones(len(data)) if data.relative_weight is None else data.relative_weight
-    with evaluation(graph.module):
-        for x, _, _, weight in _batches(graph, data, torch.from_numpy(weights)[:, None]):
-            Recorder(graph, partial(add, weight=weight)).run(x)
+    for x, weight in _weighted_batches(graph, data):
+        Recorder(graph, partial(add, weight=weight)).run(x)
     return {index: value / len(data) for index, value in total.items()}
 
 
@@ -343,6 +372,14 @@ def _data_gap(scores: torch.Tensor, data: Dataset, criteria: Sequence[str]) -> t
 
 def _tensor(values: Floats | None, like: torch.Tensor) -> torch.Tensor | None:
     return None if values is None else torch.from_numpy(values).to(like)
+
+
+def _weighted_batches(graph: Graph, data: Dataset) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs and relative weights ``(n, 1)``, batch by batch, in eval mode."""
+    weights = np.ones(len(data)) if data.relative_weight is None else data.relative_weight
+    with evaluation(graph.module):
+        for x, _, _, weight in _batches(graph, data, torch.from_numpy(weights)[:, None]):
+            yield x, weight
 
 
 def _batches(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Protocol
 
+import numpy as np
 from torch import nn
 
 from fairneuron.clustering import PathSummary, rare_paths, summarise_paths
@@ -23,7 +24,8 @@ from fairneuron.conflict import (
 )
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.models import Penalty
-from fairneuron.paths import Paths
+from fairneuron.paths import Means, Paths
+from fairneuron.search.muting import OnPath, neurons_on_paths
 from fairneuron.search.together import Job, train_together
 from fairneuron.settings import (
     ConflictSettings,
@@ -98,11 +100,13 @@ class Split:
         gamma: That the paths were sliced with.
         theta: That the rare ones were told from the others by.
         biased: ``(n,)`` whether a sample's path is rare.
+        means: That the activations are relative to.
     """
 
     gamma: float
     theta: float
     biased: Mask
+    means: Means
 
 
 @dataclass(frozen=True)
@@ -123,23 +127,56 @@ class Paper(PaperSettings):
         }
 
     def cluster(self, sliced: dict[float, Paths]) -> list[Split]:
-        """Marks the biased samples (lines 29 to 41); thresholds that mark the same ones are one."""
-        splits: dict[bytes, Split] = {}
+        """Marks the biased samples (lines 29 to 41); thresholds that mark the same ones are one.
+
+        If paths say what is muted, they must be the same too.
+        """
+        splits: dict[tuple[bytes, float | None], Split] = {}
         for gamma, paths in sliced.items():
             for theta in several(self.theta):
                 biased = rare_paths(paths, theta)
-                splits.setdefault(biased.tobytes(), Split(gamma, theta, biased))
+                key = biased.tobytes(), gamma if self.drop == "outside_path" else None
+                splits.setdefault(key, Split(gamma, theta, biased, paths.means))
         return list(splits.values())
 
     def retrain(self, task: Task, splits: list[Split]) -> Iterator[Retrained]:
         """Trains benign samples without, then biased ones with dropout (lines 7 to 11)."""
         tried, jobs = [], []
-        for split, dropout in product(splits, several(self.dropout)):
-            tried.append({"gamma": split.gamma, "theta": split.theta, "dropout": dropout})
-            jobs.append(Job(copy.deepcopy(task.model), dropped=split.biased, dropout=dropout))
+        for settings, job in self._jobs(task, splits):
+            tried.append(settings)
+            jobs.append(job)
         trained = _train(task, jobs, self.schedule)
         for settings, job, finite in zip(tried, jobs, trained, strict=False):
             yield settings, job.model, finite
+
+    def _jobs(self, task: Task, splits: list[Split]) -> Iterator[tuple[dict[str, Any], Job]]:
+        """What is tried, and the training of it."""
+        on_path = self._on_path(task, splits) if self.drop == "outside_path" else {}
+        for split in splits:
+            tried, rows = {"gamma": split.gamma, "theta": split.theta}, split.biased
+            if on_path:
+                model = copy.deepcopy(task.model)
+                yield tried, Job(model, dropped=rows, on_path=on_path[split.gamma])
+                continue
+            for dropout in several(self.dropout):
+                model = copy.deepcopy(task.model)
+                yield tried | {"dropout": dropout}, Job(model, dropped=rows, dropout=dropout)
+
+    def _on_path(self, task: Task, splits: list[Split]) -> dict[float, OnPath]:
+        """By γ, the neurons on the paths of all samples that are biased by some θ."""
+        found = {}
+        for gamma in dict.fromkeys(split.gamma for split in splits):
+            own = [split for split in splits if split.gamma == gamma]
+            biased = np.any([split.biased for split in own], axis=0)
+            found[gamma] = neurons_on_paths(
+                task.model,
+                task.train.x,
+                np.flatnonzero(biased),
+                gamma=gamma,
+                contribution=self.contribution,
+                means=own[0].means,
+            )
+        return found
 
     def explain(
         self,
@@ -162,7 +199,7 @@ class Conflict(ConflictSettings):
         return neuron_pulls(trace(task.model), task.train, task.criteria, task.terms.task_loss)
 
     def cluster(self, sliced: list[Neuron]) -> dict[float, list[Neuron]]:
-        """Picks the neurons that are pulled most; shares that pick the same ones are one."""
+        """Picks the neurons with the most leverage; shares that pick the same ones are one."""
         picked = {
             tuple(conflict_neurons(sliced, share)): share
             for share in sorted(several(self.neuron_share), reverse=True)

@@ -3,7 +3,7 @@
 A recipe says how. ``paper`` is Algorithm 1 of Gao et al.: it slices predictions into activation
 paths, clusters samples into those with rare paths and the others, and retrains the rare ones with
 dropout. ``conflict``, the default, is what their sections 1 and 2.3 argue for: it slices the gap
-into the pull on each neuron, picks the neurons that are pulled most, and retrains those alone.
+into the pull on each neuron, picks the neurons with the most leverage, and retrains those alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -197,12 +198,15 @@ class FairNeuron:
     ) -> Repair:
         """Slices, clusters, retrains, and chooses among what came of it; see ``repair``."""
         task, limit = self._task(model, train, valid, seed, progress), self.limit
-        trials = [run_trial(0, ({}, model, True), task.valid, limit, self.threshold)]
+        judged = partial(
+            run_trial, valid=task.valid, limit=limit, threshold=self.threshold, train=task.train
+        )
+        trials = [judged(0, ({}, model, True))]
 
         sliced = self._recipe.slice(task)
         carriers = self._recipe.cluster(sliced)
         for candidate in self._retrained(model, task, carriers):
-            trials.append(run_trial(len(trials), candidate, task.valid, limit, self.threshold))
+            trials.append(judged(len(trials), candidate))
 
         chosen = choose(trials, limit)
         repaired = chosen.model if chosen.number else copy.deepcopy(model)

@@ -134,6 +134,7 @@ class Run:
                     "on_front": trial in result.front,
                     "rejected": trial.rejected,
                     "validation": trial.metrics,
+                    "training": trial.training,
                 }
                 for trial in result.trials
             ],

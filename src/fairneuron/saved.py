@@ -160,7 +160,13 @@ class Saved:
                     cure="Repair again for other metrics.",
                 )
             trials = [
-                Trial(t["number"], t["settings"], t["validation"], t["rejected"])
+                Trial(
+                    number=t["number"],
+                    settings=t["settings"],
+                    metrics=t["validation"],
+                    rejected=t["rejected"],
+                    training=t["training"],
+                )
                 for t in result["trials"]
                 if str(t["number"]) in front  # the original and the others that have weights
             ]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from fairneuron.errors import OptionError, did_you_mean, require_known, require_range, require_whole
 
-STOPS = (0.9, 0.75, 0.6, 0.5, 0.4, 0.3, 0.22, 0.15, 0.1, 0.06, 0.03, 0.0)
+STOPS = (0.6, 0.4, 0.22, 0.1, 0.03, 0.0)
 Numbers = float | tuple[float, ...]
 """A value, or several to try."""
 
@@ -89,6 +89,8 @@ class PaperSettings:
         theta: In [0, 1]: a path is rare if its count is at most theta times the largest count,
             or 1.
         dropout: In (0, 1): dropout probability, for networks without dropout layers of their own.
+        drop: What is dropped when biased samples are trained: "random" neurons (Algorithm 1), or
+            all "outside_path", the sample's own (section 1); then ``dropout`` plays no part.
         contribution: "signed" or "absolute"; see ``activation_paths``.
         schedule: Of the retraining.
     """
@@ -96,6 +98,7 @@ class PaperSettings:
     gamma: Numbers = 0.9
     theta: Numbers = 1e-3
     dropout: Numbers = 0.1
+    drop: str = "random"
     contribution: str = "signed"
     schedule: Schedule = field(default=Schedule(epochs=50, batch_size=128, learning_rate=0.01))
 
@@ -103,6 +106,7 @@ class PaperSettings:
         _require_numbers("gamma", self.gamma, 0, 1, open_low=True)
         _require_numbers("theta", self.theta, 0, 1)
         _require_numbers("dropout", self.dropout, 0, 1, open_low=True, open_high=True)
+        require_known("option-drop", "drop", self.drop, ("random", "outside_path"))
         known = ("signed", "absolute")
         require_known("option-contribution", "contribution", self.contribution, known)
 
@@ -122,12 +126,12 @@ class ConflictSettings:
         schedule: Of the retraining; in large batches, as each must show the gap.
     """
 
-    neuron_share: Numbers = 0.1
+    neuron_share: Numbers = (0.1, 0.3)
     strengths: Numbers = 0.7
     stops: Numbers = STOPS
     schedule: Schedule = field(
         default=Schedule(
-            epochs=10, batch_size=512, learning_rate=0.002, plateau=None, min_steps=200
+            epochs=5, batch_size=1024, learning_rate=0.002, plateau=None, min_steps=100
         )
     )
 

@@ -1,4 +1,10 @@
-"""Trials: candidates with their validation audits, and the choice among them."""
+"""Trials: candidates with their validation audits, and the choice among them.
+
+A validation part is small, and who picks the most accurate candidate within a limit picks
+favourable noise with it. The margin for that noise: the gap that counts is the larger one of those
+on validation and on training data. The training part is several times as large and its noise is
+another one; validation data guard against a gap that is small on training data alone.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +30,7 @@ Candidate = Retrained | tuple[dict[str, Any], Predictor, bool]
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A candidate and its validation figures; these alone decide what is chosen.
+    """A candidate and its figures; these alone decide what is chosen.
 
     Attributes:
         number: 0 is the original model.
@@ -33,6 +39,7 @@ class Trial:
         rejected: Why it cannot be chosen, or None.
         model: The retrained copy or other predictor, where it is at hand.
         audit: The audit that ``metrics`` are from, likewise.
+        training: The limited metrics on training data; None if they play no part.
     """
 
     number: int
@@ -41,6 +48,7 @@ class Trial:
     rejected: str | None
     model: nn.Module | Predictor | None = None
     audit: Audit | None = None
+    training: dict[str, float | None] | None = None
 
     @property
     def accuracy(self) -> float:
@@ -54,7 +62,7 @@ class Trial:
 
     def gap(self, limit: Limit) -> float:
         """How far the limited metrics are from their best values, summed."""
-        return sum(METRICS[name].shortfall(self._value(name)) for name in limit)
+        return sum(METRICS[name].shortfall(self._worst(name)) for name in limit)
 
     def violation(self, limit: Limit) -> float:
         """How far the limited metrics lie beyond their limits, summed."""
@@ -62,17 +70,30 @@ class Trial:
 
     def violations(self, limit: Limit) -> dict[str, float]:
         """How far each of them lies beyond its limit."""
-        return {name: violation(name, self._value(name), bound) for name, bound in limit.items()}
+        return {name: violation(name, self._worst(name), bound) for name, bound in limit.items()}
 
-    def _value(self, name: str) -> float:
-        value = self.metrics[name] if self.metrics else None
-        return float("nan") if value is None else value
+    def _worst(self, name: str) -> float:
+        """A metric on validation or training data, whichever is further from its best value."""
+        values = [figures[name] for figures in (self.metrics, self.training) if figures is not None]
+        defined = [value for value in values if value is not None]
+        if self.metrics is None or self.metrics[name] is None:
+            return float("nan")
+        return max(defined, key=METRICS[name].shortfall)
 
 
 def run_trial(
-    number: int, candidate: Candidate, valid: Dataset, limit: Limit, threshold: float = 0.5
+    number: int,
+    candidate: Candidate,
+    valid: Dataset,
+    limit: Limit,
+    threshold: float = 0.5,
+    *,
+    train: Dataset | None = None,
 ) -> Trial:
-    """Audits a candidate on validation data and says whether it may be chosen."""
+    """Audits a candidate on validation data, and on training data if given.
+
+    It says whether it may be chosen.
+    """
     settings, model, finite = candidate
     try:
         scores = predict(model, valid) if finite else None
@@ -91,7 +112,11 @@ def run_trial(
         rejected = (
             f"{undefined[0]} is undefined: {audited.undefined[undefined[0]]}" if undefined else None
         )
-    return Trial(number, settings, audited.metrics, rejected, model, audited)
+    training = None
+    if train is not None:
+        gaps = audit_scores(predict(model, train), train, threshold=threshold).metrics
+        training = {name: gaps[name] for name in limit}
+    return Trial(number, settings, audited.metrics, rejected, model, audited, training)
 
 
 def choose(trials: Sequence[Trial], limit: Limit) -> Trial:

@@ -18,6 +18,7 @@ from torch import nn
 from fairneuron.conflict import soft_gap
 from fairneuron.data.dataset import Dataset, Floats
 from fairneuron.forward import evaluation, logits, placed
+from fairneuron.metrics.definitions import POSITIVE
 from fairneuron.models import positive_score
 
 AMOUNTS = np.linspace(0, 1.25, 26)
@@ -29,7 +30,7 @@ def mix(original: nn.Module, retrained: nn.Module, amount: float) -> nn.Module:
     mixed = copy.deepcopy(original)
     with torch.no_grad():
         for own, other in zip(mixed.parameters(), retrained.parameters(), strict=True):
-            own.add_(other - own, alpha=amount)
+            own.lerp_(other, amount)  # exact at both ends
     return mixed
 
 
@@ -50,9 +51,12 @@ def gaps_between(
         network = mix(original, retrained, float(amount))
         with evaluation(network):
             x = placed(network, data.x)
-            scores = torch.cat([positive_score(logits(network, part)) for part in x.split(8192)])
-        decided = (scores.double().cpu() >= threshold).double()
-        gaps.append(float(soft_gap(decided, y, group, criteria, weight)))
+            out = torch.cat([logits(network, part) for part in x.split(8192)]).double().cpu()
+        if out.ndim == 2 and out.shape[1] > 2:
+            decided = out.argmax(1) == POSITIVE
+        else:
+            decided = positive_score(out) >= threshold
+        gaps.append(float(soft_gap(decided.double(), y, group, criteria, weight)))
     return np.array(gaps)
 
 
@@ -78,4 +82,5 @@ def amounts_to(gaps: Floats, left: Sequence[float], *, amounts: Floats = AMOUNTS
             a, b = below[0] - 1, below[0]
             part = (gaps[a] - share * gaps[0]) / (gaps[a] - gaps[b])
             found.append(float(amounts[a] + part * (amounts[b] - amounts[a])))
-    return list(dict.fromkeys(round(amount, 4) for amount in found if amount > 0)) or [1.0]
+    rounded = dict.fromkeys(round(amount, 4) for amount in found)
+    return [amount for amount in rounded if amount > 0] or [1.0]

@@ -5,6 +5,7 @@ the same result for the same seed, and returns a predictor. ``fairneuron.FairNeu
 them.
 """
 
+from fairneuron.baselines.ablations import ContinuedTraining, RandomSamples
 from fairneuron.baselines.dropout import Naive, Ordinary, PureDropout, RandomDropout
 from fairneuron.baselines.fairret import Fairret
 from fairneuron.baselines.gradient import DiffDP, FineTuning, LastLayer
@@ -20,6 +21,7 @@ from fairneuron.baselines.threshold import ThresholdOptimizer
 
 __all__ = [
     "HSIC",
+    "ContinuedTraining",
     "DiffDP",
     "ExponentiatedGradient",
     "Fairret",
@@ -33,6 +35,7 @@ __all__ = [
     "OxonFair",
     "PureDropout",
     "RandomDropout",
+    "RandomSamples",
     "RejectOption",
     "Reweighing",
     "ThresholdOptimizer",

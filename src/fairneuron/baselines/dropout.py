@@ -5,14 +5,15 @@ import copy
 import numpy as np
 from torch import nn
 
+from fairneuron.baselines.gradient import checked
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.errors import ModelError, require_range
-from fairneuron.forward import in_precision_of, trainable
+from fairneuron.forward import in_precision_of
 from fairneuron.models import Network
 from fairneuron.settings import Schedule
 from fairneuron.terms import Loss, MakeOptimiser, Terms
 from fairneuron.tracing import trace
-from fairneuron.training import require_trainable, train
+from fairneuron.training import train
 
 
 class Naive:
@@ -110,11 +111,6 @@ class RandomDropout:
 
     def fit(self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int) -> Network:
         """Trains a copy of the model on."""
-        dropped = np.zeros(len(train), dtype=bool)
-        chosen = np.random.default_rng(seed).permutation(len(train))[
-            : max(1, round(self.share * len(train)))
-        ]
-        dropped[chosen] = True
         return _retrained(
             model,
             train,
@@ -122,9 +118,26 @@ class RandomDropout:
             self.schedule,
             self.terms,
             seed=seed,
-            dropped=dropped,
+            dropped=random_samples(len(train), self.share, seed),
             rate=self.dropout,
         )
+
+
+def random_samples(samples: int, share: float, seed: int) -> Mask:
+    """Marks a random share of the samples, at least one; a larger share marks the same and more.
+
+    Args:
+        samples: n.
+        share: In (0, 1].
+        seed: Same seed, same samples.
+
+    Returns:
+        ``(n,)`` bool.
+    """
+    marked = np.zeros(samples, dtype=bool)
+    order = np.random.default_rng(seed).permutation(samples)
+    marked[order[: max(1, round(share * samples))]] = True
+    return marked
 
 
 def _retrained(
@@ -138,9 +151,7 @@ def _retrained(
     dropped: Mask | None,
     rate: float = 0.0,
 ) -> Network:
-    Network(model).check(train_data, retrained=True)
-    require_trainable(model, train_data, valid, terms)
-    own = copy.deepcopy(trainable(model))
+    own = copy.deepcopy(checked(model, train_data, valid, terms))
     run = None if dropped is None else trace(own).with_dropout(rate)
     finite = train(
         own, train_data, valid, schedule, seed=seed, dropped=dropped, run=run, terms=terms

@@ -67,7 +67,9 @@ class Tuned(ABC):
     def fit(self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int) -> Predictor:
         """Tries all configurations and the model as it is, and chooses as ``repair`` does."""
         tried = [({}, model, True), *self.candidates(model, train, valid, seed=seed)]
-        trials = [run_trial(i, candidate, valid, self.limit) for i, candidate in enumerate(tried)]
+        trials = [
+            run_trial(i, each, valid, self.limit, train=train) for i, each in enumerate(tried)
+        ]
         chosen = choose(trials, self.limit).model
         assert chosen is not None  # noqa: S101  # trials made here have theirs
         return Network(chosen) if isinstance(chosen, nn.Module) else chosen

@@ -167,15 +167,21 @@ def _explanation(found: dict[str, Any]) -> list[str]:
 def _neurons(neurons: list[dict[str, Any]]) -> list[str]:
     most = 20
     rows = [
-        (n["layer"], str(n["unit"]), f"{n['pull']:.4f}", f"{n['conflict']:+.2f}")
+        (
+            n["layer"],
+            str(n["unit"]),
+            f"{n['pull']:.4f}",
+            f"{n['conflict']:+.2f}",
+            f"{n['active']:.0%}",
+        )
         for n in neurons[:most]
     ]
     more = [f"… and {len(neurons) - most} more in `result.json`."] if len(neurons) > most else []
     return [
         "Only the incoming weights of these neurons are retrained. Pull: norm of the gradient of "
         "the gap with respect to them. Conflict: above 0, lowering the gap and lowering the loss "
-        "pull the neuron in opposite directions.",
-        _table(("layer", "neuron", "pull", "conflict"), rows),
+        "pull the neuron in opposite directions. Active: on how many samples it is above 0.",
+        _table(("layer", "neuron", "pull", "conflict", "active"), rows),
         *more,
     ]
 

@@ -82,7 +82,8 @@ class Steps:
             for own, (rows, _) in zip(together, batches, strict=True):
                 own[: len(rows)] = rows
             active = [i for i, (_, on) in enumerate(batches) if on]
-            yield Step(together, counts, self._drawn(active, counts) if active else None)
+            drawn = self._drawn(active, [rows for rows, _ in batches]) if active else None
+            yield Step(together, counts, drawn)
 
     def _own(self, training: int) -> Iterator[tuple[torch.Tensor, bool]]:
         for part, active in self._halves[training]:
@@ -90,15 +91,16 @@ class Steps:
             for rows in order.split(min(self._size, len(order))):
                 yield rows, active
 
-    def _drawn(self, active: list[int], counts: list[int]) -> dict[str, torch.Tensor]:
+    def _drawn(self, active: list[int], rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        filled = _filled(max(map(len, rows)))
         noise = {
-            name: torch.ones((len(counts), _filled(max(counts)), *layer.shape), dtype=layer.dtype)
+            name: torch.ones((len(rows), filled, *layer.shape), dtype=layer.dtype)
             for name, layer in self._noise[0].items()
         }
         for training in active:
             for name, layer in self._noise[training].items():
-                count = counts[training]
-                noise[name][training, :count] = layer.draw(count, self._generators[training])
+                own = rows[training]
+                noise[name][training, : len(own)] = layer.draw(own, self._generators[training])
         return noise
 
 
@@ -134,9 +136,9 @@ class Noise(nn.Module):
         self.shape, self.dtype = x.shape[1:], x.dtype
         return x * self.noise
 
-    def draw(self, rows: int, generator: torch.Generator) -> torch.Tensor:
-        """Noise ``(rows, *shape)`` as ``nn.Dropout`` draws it: 0, or 1 / (1 - p)."""
-        noise = torch.empty((rows, *self.shape), dtype=self.dtype)
+    def draw(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Noise ``(n, *shape)`` for n rows as ``nn.Dropout`` draws it: 0, or 1 / (1 - p)."""
+        noise = torch.empty((len(rows), *self.shape), dtype=self.dtype)
         noise.bernoulli_(1 - self.p, generator=generator)
         return noise if self.p == 1 else noise.div_(1 - self.p)
 

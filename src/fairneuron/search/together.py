@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from fairneuron.data.dataset import Dataset, Floats, Mask
+from fairneuron.errors import ModelError
 from fairneuron.forward import evaluation, placed, tensors_of
 from fairneuron.models import Penalty, weighted_mean
+from fairneuron.search.muting import OnPath, with_muting
 from fairneuron.search.stack import Stack
 from fairneuron.search.steps import Noise, Step, Steps, dropout_layers, with_noise
 from fairneuron.settings import Schedule
@@ -41,6 +43,7 @@ class Job:
         weight: ``(n,)`` of the rows in the task loss, in place of the data's.
         dropped: ``(n,)`` rows that are trained with dropout, after the others.
         dropout: Probability of dropout, for networks without dropout layers of their own.
+        on_path: Of these rows: what is not on a row's own path is muted, in the place of dropout.
     """
 
     model: nn.Module
@@ -49,6 +52,15 @@ class Job:
     weight: Floats | None = None
     dropped: Mask | None = None
     dropout: float = 0.0
+    on_path: OnPath | None = None
+
+    def noisy(self) -> tuple[fx.GraphModule, dict[str, Noise]]:
+        """The network with the noise of its dropped rows, and that noise by name."""
+        graph = trace(self.model)
+        if self.on_path is not None:
+            return with_muting(graph, self.on_path)
+        twin = graph.with_dropout(self.dropout)
+        return twin, with_noise(twin)
 
 
 def train_together(
@@ -79,6 +91,9 @@ def train_together(
 
     Returns:
         Whether every loss was finite, for each job that was begun before the time was over.
+
+    Raises:
+        ModelError: For muting in networks that are trained one by one.
     """
     if _stackable(jobs, data, terms, penalty):
         if len(jobs) == 1:  # a batch of one product is computed otherwise: other bits
@@ -96,6 +111,13 @@ def train_together(
         with reproducible(seed), evaluation(jobs[0].model), torch.enable_grad():
             together = _Together(jobs, data, schedule, seed=seed, penalty=penalty, terms=terms)
             return together.run(valid, progress)
+    if any(job.on_path is not None for job in jobs):
+        raise ModelError(
+            "model-muting",
+            "Neurons are muted in networks that run with stacked parameters",
+            got="batch statistics, an optimiser of your own, or a forward that vmap cannot run",
+            cure='Choose drop="random".',
+        )
     return list(
         _one_by_one(
             jobs, data, valid, schedule, seed=seed, penalty=penalty, terms=terms, progress=progress
@@ -143,7 +165,7 @@ def _stackable(jobs: Sequence[Job], data: Dataset, terms: Terms, penalty: Penalt
     networks = [job.model for job in jobs]
     if not jobs or terms.optimiser is not None:
         return False
-    if len({_architecture(network) for network in networks}) > 1:
+    if len({(_architecture(job.model), job.on_path is None) for job in jobs}) > 1:
         return False
     if any(isinstance(module, _STATISTICS) for module in networks[0].modules()):
         return False
@@ -171,7 +193,7 @@ def _architecture(network: nn.Module) -> tuple[object, ...]:
 
 def _has_plain_dropout(job: Job) -> bool:
     """Whether what is dropped is dropped by ``nn.Dropout``, each layer of which runs once."""
-    if job.dropped is None:
+    if job.dropped is None or job.on_path is not None:
         return True
     twin = trace(job.model).with_dropout(job.dropout)
     layers = dropout_layers(twin)
@@ -203,8 +225,7 @@ class _Together:
         noise: list[dict[str, Noise]] = []
         if any(mask is not None for mask in dropped):
             self.quiet = self.stack.forward(network, shared=False)
-            twins = [trace(job.model).with_dropout(job.dropout) for job in jobs]
-            noise = [with_noise(twin) for twin in twins]
+            twins, noise = map(list, zip(*(job.noisy() for job in jobs), strict=True))
             for twin in twins:
                 twin(self.data.x[:1])  # which shows the shapes
             self.noisy = self.stack.forward(twins[0], shared=False)
