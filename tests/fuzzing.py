@@ -168,7 +168,10 @@ def fuzz_models(rng: np.random.Generator) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = random_model(rng, width)
-        quick = {"conflict": {"strengths": (0.5,), "epochs": 1}, "paper": {"epochs": 1}}
+        quick = {
+            "conflict": {"neuron_share": 0.3, "stops": (0.5, 0.0), "epochs": 1},
+            "paper": {"epochs": 1},
+        }
         tasks: list[Callable[[], object]] = [
             lambda: fn.audit(model, data),
             lambda: fn.activation_paths(model, data.x),

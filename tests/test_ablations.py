@@ -16,12 +16,13 @@ import fairneuron as fn
 from fairneuron import baselines
 from fairneuron.baselines.protocol import CONFIGURATIONS
 from fairneuron.compare.ablations import random_neurons, weakest_neurons
-from fairneuron.compare.methods import ABLATIONS, PEERS, methods_named
+from fairneuron.compare.methods import ABLATIONS, PEERS, Named, methods_named
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError, OptionError
 from fairneuron.models import mlp
 from fairneuron.search.muting import neurons_on_paths
 from fairneuron.search.together import Job, train_together
+from fairneuron.settings import several
 from fairneuron.slicing import path_synapses
 from fairneuron.tracing import trace
 from tests.conftest import made_up
@@ -337,7 +338,8 @@ def test_every_ablation_may_try_twelve_configurations() -> None:
         elif isinstance(made, baselines.RandomSamples):
             tried = [made.shares, made.dropout]
         elif isinstance(made.recipe, fn.Conflict):
-            tried = [made.recipe.stops]
+            own = made.recipe
+            tried = [several(v) for v in (own.neuron_share, own.strengths, own.stops)]
         else:
             random = made.recipe.drop == "random"
             tried = [made.recipe.gamma, made.recipe.theta, *[made.recipe.dropout] * random]
@@ -354,10 +356,16 @@ def test_short_names_stand_for_lists() -> None:
 
 
 def test_ablations_are_compared() -> None:
-    """Each has configurations, of at most twelve, and none fails."""
+    """Each has configurations, of at most twelve, and none fails; here in short trainings."""
+
+    def short(method: Named) -> Named:
+        options = dict(method.options)
+        shorter = {"schedule": SHORT} if "schedule" in options else {}
+        return replace(method, options=tuple((options | shorter).items()))
+
     found = fn.compare(
         made_up(200),
-        methods=["ablations"],
+        methods={name: short(method) for name, method in ABLATIONS.items()},
         seeds=1,
         criteria=["eo"],
         model=lambda data: mlp(data.x.shape[1], (6,)),

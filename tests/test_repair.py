@@ -20,6 +20,7 @@ from fairneuron.trials import Trial, choose, front
 from tests.test_slicing import Residual
 
 QUICK = {"stops": (0.5, 0.0)}
+LONG = fn.Schedule(epochs=10, batch_size=512, learning_rate=0.002, plateau=None, min_steps=200)
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -43,8 +44,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Job], list[fn.Schedul
 
 @pytest.fixture(scope="module")
 def repaired(parts, trained):
-    """A repair with the default recipe."""
-    return fn.repair(trained, parts[0], parts[1], limit={"dp": 0.2}, neuron_share=0.25)
+    """A repair with the default recipe; the data are few."""
+    options = {"neuron_share": 0.25, "schedule": LONG}
+    return fn.repair(trained, parts[0], parts[1], limit={"dp": 0.2}, **options)
 
 
 def test_the_gap_shrinks_on_test_data(parts, trained, repaired) -> None:
@@ -216,7 +218,7 @@ def test_an_unmet_limit_still_gives_the_nearest_candidate(parts, trained) -> Non
 def test_each_limit_is_worked_on(parts, trained, metric: str) -> None:
     """The limited metric gets better on validation data."""
     limit = {metric: 0.9 if metric == "dpr" else 0.05}
-    result = fn.repair(trained, parts[0], parts[1], limit=limit, neuron_share=0.3)
+    result = fn.repair(trained, parts[0], parts[1], limit=limit, neuron_share=0.3, schedule=LONG)
     (change,) = result.verdict.limits
     assert change.metric == metric
     assert change.gain > 0.05
@@ -255,7 +257,9 @@ def test_the_threshold_changes_where_to_stop_and_not_the_way(parts, trained) -> 
     start = parameters_to_vector(trained.parameters()).detach()
     amounts, ways = [], []
     for threshold in (0.2, 0.8):
-        result = fn.repair(trained, *parts[:2], threshold=threshold, stops=(0.9, 0.7))
+        result = fn.repair(
+            trained, *parts[:2], threshold=threshold, neuron_share=0.1, stops=(0.9, 0.7)
+        )
         amounts.append([t.settings["amount"] for t in result.trials[1:]])
         ways += [
             (parameters_to_vector(t.model.parameters()).detach() - start) / t.settings["amount"]
@@ -369,7 +373,7 @@ def test_every_share_is_tried_with_every_strength(parts, trained) -> None:
 def test_stops_are_on_the_way_to_one_network(parts, trained) -> None:
     """The gap on training data falls from stop to stop, to about the share that is asked for."""
     stops = (0.8, 0.6, 0.4)
-    result = fn.repair(trained, *parts[:2], neuron_share=0.5, stops=stops)
+    result = fn.repair(trained, *parts[:2], neuron_share=0.5, stops=stops, schedule=LONG)
     gaps = [fn.audit(t.model, parts[0]).metrics["dp"] for t in result.trials]
     amounts = [t.settings["amount"] for t in result.trials[1:]]
     assert amounts == sorted(amounts)

@@ -72,7 +72,7 @@ def result_of(data: Dataset, *, recipe: str = "conflict") -> dict[str, Any]:
     settings = (
         fn.Paper(gamma=0.5, schedule=quick)
         if recipe == "paper"
-        else fn.Conflict(neuron_share=0.5, strengths=(0.5, 1.5), schedule=quick)
+        else fn.Conflict(neuron_share=0.5, strengths=(0.5, 1.5), stops=0.0, schedule=quick)
     )
     found = fn.repair(model, train, valid, recipe=settings, limit={"dp": 0.05})
     proof = Proof(
@@ -363,12 +363,13 @@ def test_candidates_are_those_of_the_result(tame: dict[str, Any]) -> None:
 
 
 def test_neurons_are_those_of_the_result(tame: dict[str, Any]) -> None:
-    """The table of neurons has the layer, unit, pull and conflict of each."""
+    """The table of neurons has the layer, unit and figures of each."""
     rows = table(report(tame), "layer")
     assert rows == [
-        [n["layer"], str(n["unit"]), f"{n['pull']:.4f}", f"{n['conflict']:+.2f}"]
+        [n["layer"], str(n["unit"]), f"{n['pull']:.4f}", f"{n['conflict']:+.2f}",
+         f"{n['active']:.0%}"]
         for n in tame["explanation"]["neurons"]
-    ]
+    ]  # fmt: skip
     assert rows
 
 

@@ -111,7 +111,7 @@ def test_the_loss_of_the_caller_drives_validation_and_conflict(parts, trained) -
     assert loss_of(model, valid, own.task_loss) == min(losses) < losses[-1]
 
     one, other = (
-        fn.repair(trained, data, valid, strengths=0.5, epochs=1, loss=loss).explanation.neurons
+        fn.repair(trained, data, valid, neuron_share=0.2, epochs=1, loss=loss).explanation.neurons
         for loss in (cross_entropy, lambda *t: -cross_entropy(*t))
     )
     assert [n.pull for n in one] == [n.pull for n in other]

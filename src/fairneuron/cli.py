@@ -44,6 +44,7 @@ from fairneuron.options import (
     class_weight_of,
     limits_of,
     names_of,
+    numbers_of,
     part_of,
     with_subject,
 )
@@ -103,21 +104,39 @@ def repair(
         ),
     ] = "conflict",
     neuron_share: Annotated[
-        float | None,
-        typer.Option(help="conflict: the largest share of neurons to retrain.", show_default="0.1"),
+        str | None,
+        typer.Option(
+            help="conflict: the largest share of neurons to retrain; several with commas.",
+            show_default="0.1,0.3",
+        ),
+    ] = None,
+    strengths: Annotated[
+        str | None,
+        typer.Option(
+            help="conflict: λ, the weight of the gap beside the loss; several with commas.",
+            show_default="0.7",
+        ),
     ] = None,
     gamma: Annotated[
-        float | None, typer.Option(help="paper: slicing threshold.", show_default="0.9")
+        str | None,
+        typer.Option(
+            help="paper: slicing threshold; several with commas, as the next two.",
+            show_default="0.9",
+        ),
     ] = None,
     theta: Annotated[
-        float | None, typer.Option(help="paper: clustering threshold.", show_default="0.001")
+        str | None, typer.Option(help="paper: clustering threshold.", show_default="0.001")
     ] = None,
     dropout: Annotated[
-        float | None, typer.Option(help="paper: dropout probability.", show_default="0.1")
+        str | None, typer.Option(help="paper: dropout probability.", show_default="0.1")
+    ] = None,
+    drop: Annotated[
+        str | None,
+        typer.Option(help="paper: what is dropped, random or outside_path.", show_default="random"),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs of each retraining.", show_default="10 or more; paper 50"),
+        typer.Option(help="Epochs of each retraining.", show_default="5 or more; paper 50"),
     ] = None,
     class_weight: Annotated[
         str | None, typer.Option(help="balanced, or CLASS=WEIGHT such as 0=1,1=3.")
@@ -134,13 +153,15 @@ def repair(
     input; 3: internal error.
     """
     limits = check_limit(limits_of(limit or ["dp=0.05"]))
-    given = {
+    numbers = {
         "neuron_share": neuron_share,
+        "strengths": strengths,
         "gamma": gamma,
         "theta": theta,
         "dropout": dropout,
-        "epochs": epochs,
     }
+    given: dict[str, Any] = {name: numbers_of(name, text) for name, text in numbers.items()}
+    given |= {"drop": drop, "epochs": epochs}
     changes = {name: value for name, value in given.items() if value is not None}
     make_settings(recipe, changes)
     if time_budget is not None:

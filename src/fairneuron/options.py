@@ -200,6 +200,22 @@ def names_of(text: str) -> list[str]:
     return list(dict.fromkeys(filter(None, _pieces([text]))))
 
 
+def numbers_of(name: str, text: str | None) -> float | tuple[float, ...] | None:
+    """The number of "0.1", or the numbers of "0.1,0.3"."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(piece) for piece in _pieces([text]))
+    except ValueError:
+        raise OptionError(
+            "option-range",
+            f"--{name.replace('_', '-')} must be a number, or several with commas",
+            got=repr(text),
+            cure="For example 0.1 or 0.1,0.3.",
+        ) from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
 def _pieces(texts: Sequence[str]) -> list[str]:
     return [piece.strip() for text in texts for piece in text.split(",")]
 

@@ -104,7 +104,7 @@ class Run:
         """Everything but the timings, as plain values; a function of inputs, seed and versions."""
         result, proof = self.repair, self.proofs[self.repair.chosen.number]
         return {
-            "format": 2,
+            "format": 3,
             "data": self._data(),
             "configuration": {
                 **_plain(self.subject.data),
