@@ -13,6 +13,7 @@ from pathlib import Path
 
 import gpu
 import memory
+import search
 import slicing
 import torch
 import training
@@ -60,7 +61,7 @@ def main() -> None:
         wide=", few turns on small data" if options.quick else "",
     )
     sections = [introduction]
-    for measure in (slicing.section, memory.section, training.section, on_cuda):
+    for measure in (slicing.section, memory.section, training.section, search.section, on_cuda):
         print(f"{measure.__module__} ...", file=sys.stderr)
         sections.append(measure(options.quick))
     options.out.write_text("\n\n".join(part.strip() for part in sections if part) + "\n")

@@ -251,7 +251,7 @@ def jobs(model: nn.Module, data: Dataset, epochs: int) -> Iterator[Job]:
     yield make(title="selective dropout", schedule=schedule, dropped=rows, rate=paper.dropout)
 
     graph = trace(model)
-    neurons = conflict_neurons(neuron_pulls(graph, data, ("dp",)), conflict.neuron_share)
+    neurons = conflict_neurons(neuron_pulls(graph, data, ("dp",)), 0.1)
     only = incoming_weights(graph, neurons)
     schedule = plan(conflict.schedule)
     yield make(title="conflict neurons", schedule=schedule, only=only, penalty=gap)

@@ -25,7 +25,7 @@ from tests.conftest import made_up
 from tests.fuzzing import fuzz_models
 
 RECIPES: dict[str, dict] = {
-    "conflict": {"strengths": (0.5, 1.0), "epochs": 3},
+    "conflict": {"neuron_share": 0.1, "strengths": (0.5, 1.0), "stops": (0.5, 0.0), "epochs": 3},
     "paper": {"epochs": 1, "theta": 0.5},
 }
 
@@ -436,8 +436,8 @@ def test_shared_weights_stay_shared(parts, recipe: str) -> None:
     model = stack(extra=(nn.Linear(8, 8), nn.ReLU()))
     model[4].weight = model[2].weight
     found = fn.repair(
-        model, *parts[:2], recipe=recipe, **RECIPES[recipe],
-        **({"neuron_share": 1.0} if recipe == "conflict" else {}),
+        model, *parts[:2], recipe=recipe,
+        **RECIPES[recipe] | ({"neuron_share": 1.0} if recipe == "conflict" else {}),
     )  # fmt: skip
     for trial in found.trials[1:]:
         assert trial.model[4].weight is trial.model[2].weight

@@ -954,7 +954,7 @@ def test_output_of_predictions(ran: Path) -> None:
 # Another choice
 
 
-MANY = ("--data", "many.csv", *LOANS, "--include-sensitive", "--hidden", "8", "--epochs", "15")
+MANY = ("--data", "many.csv", *LOANS, "--include-sensitive", "--hidden", "8", "--epochs", "150")
 CHANGED = ("--neuron-share", "1", "--class-weight", "0=1,1=1.5", "--threshold", "0.45")
 LIMITS = ("0.05", "0.27", "0.3", "1")
 
