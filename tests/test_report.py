@@ -358,7 +358,8 @@ def test_candidates_are_those_of_the_result(tame: dict[str, Any]) -> None:
     for row, trial in zip(rows, tame["trials"], strict=True):
         assert row[0] == str(trial["number"])
         assert row[2:4] == [f"{trial['validation'][name]:.3f}" for name in ("accuracy", "dp")]
-        assert (row[4] == "chosen") == (trial["number"] == tame["chosen"])
+        assert row[4] == f"{trial['training']['dp']:.3f}"
+        assert (row[5] == "chosen") == (trial["number"] == tame["chosen"])
     assert rows[0][1] == "the original"
 
 
@@ -426,16 +427,16 @@ def test_original_that_is_kept(tame: dict[str, Any]) -> None:
     """If no candidate was better, the report says that the original is kept."""
     result = tame | {"chosen": 0}
     assert "No candidate beat the original on validation data, so it is kept." in report(result)
-    assert table(report(result), "")[0][4] == "chosen"
+    assert table(report(result), "")[0][5] == "chosen"
 
 
 def test_rejected_candidates_have_their_reason(tame: dict[str, Any]) -> None:
     """A candidate that diverged stands in the table with that, and without figures."""
     result = copy.deepcopy(tame)
     last = result["trials"][-1]
-    last |= {"validation": None, "rejected": "diverged", "on_front": False}
+    last |= {"validation": None, "training": None, "rejected": "diverged", "on_front": False}
     result["chosen"] = 0
-    assert table(report(result), "")[-1][2:] == ["undefined", "undefined", "diverged"]
+    assert table(report(result), "")[-1][2:] == [*["undefined"] * 3, "diverged"]
 
 
 def test_report_needs_the_result_alone(tame: dict[str, Any]) -> None:

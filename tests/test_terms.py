@@ -429,7 +429,7 @@ def test_a_budget_ends_between_networks_that_are_trained_one_by_one(parts, train
     assert ticks == [100, 101, 102, 103]
     assert tried(result) == [0.4, 0.1, 0.3]
     assert result.stopped == (
-        "the time budget of 2.5 s ended the retraining early, before 2 networks were begun"
+        "the time budget of 2.5 s ended the retraining early; networks not begun: 2"
     )
 
 
@@ -439,7 +439,7 @@ def test_a_budget_ends_a_network_after_its_epoch(parts, trained, ticks) -> None:
         "neuron_share": 0.1, "strengths": (0.6, 0.5, 0.4), "stops": 0.0, "optimiser": adam
     }  # fmt: skip
     result = fn.repair(trained, *parts[:2], epochs=9, time_budget=3, **options)
-    assert "before 2 networks were begun" in result.stopped
+    assert "networks not begun: 2" in result.stopped
     assert tried(result) == [0.6]
     expected = fn.repair(trained, *parts[:2], epochs=3, **options).trials[1]
     assert result.trials[1].settings == expected.settings

@@ -130,9 +130,12 @@ def repair(
     dropout: Annotated[
         str | None, typer.Option(help="paper: dropout probability.", show_default="0.1")
     ] = None,
-    drop: Annotated[
+    drop_neurons: Annotated[
         str | None,
-        typer.Option(help="paper: what is dropped, random or outside_path.", show_default="random"),
+        typer.Option(
+            help="paper: which neurons are dropped, random or outside_path.",
+            show_default="random",
+        ),
     ] = None,
     epochs: Annotated[
         int | None,
@@ -161,7 +164,7 @@ def repair(
         "dropout": dropout,
     }
     given: dict[str, Any] = {name: numbers_of(name, text) for name, text in numbers.items()}
-    given |= {"drop": drop, "epochs": epochs}
+    given |= {"drop": drop_neurons, "epochs": epochs}
     changes = {name: value for name, value in given.items() if value is not None}
     make_settings(recipe, changes)
     if time_budget is not None:

@@ -196,13 +196,18 @@ class Graph:
         weight = self.weight(layer)  # computed ones are new each time
         return id(weight) if isinstance(weight, nn.Parameter) else layer.weight
 
+    @property
+    def has_dropout(self) -> bool:
+        """Whether the network has dropout layers of its own, of a probability above 0."""
+        return any(isinstance(m, DROPOUT) and m.p > 0 for m in self.module.modules())
+
     def with_dropout(self, rate: float) -> fx.GraphModule:
         """The same network, on the same parameters, with dropout after each hidden activation.
 
         A network that has dropout layers (of a probability above 0) keeps them as they are.
         """
         traced = fx.GraphModule(self.module, copy.deepcopy(self.module.graph))
-        if any(isinstance(m, DROPOUT) and m.p > 0 for m in self.module.modules()):
+        if self.has_dropout:
             return traced
         nodes = {node.name: node for node in traced.graph.nodes}
         for layer in self._hidden_activations():

@@ -158,7 +158,8 @@ class Paper(PaperSettings):
                 model = copy.deepcopy(task.model)
                 yield tried, Job(model, dropped=rows, on_path=on_path[split.gamma])
                 continue
-            for dropout in several(self.dropout):
+            rates = several(self.dropout)
+            for dropout in rates[:1] if trace(task.model).has_dropout else rates:
                 model = copy.deepcopy(task.model)
                 yield tried | {"dropout": dropout}, Job(model, dropped=rows, dropout=dropout)
 

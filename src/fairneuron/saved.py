@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from fairneuron.data.schema import Schema
 
 
+_FORMAT = 3  # of the trials and verdicts in result.json
+
+
 @dataclass(frozen=True, eq=False)
 class Saved:
     """A run folder that was read and found whole.
@@ -151,6 +154,8 @@ class Saved:
 
         with _whole(self.folder):
             result, front = (_json(self.files[n]) for n in ("result.json", "front.json"))
+            if result["format"] < _FORMAT:
+                raise ValueError(f"verdicts as before format {_FORMAT}")
             made_for = list(result["configuration"]["limit"])
             if set(limit) != set(made_for):
                 raise OptionError(

@@ -131,7 +131,7 @@ class ConflictSettings:
     stops: Numbers = STOPS
     schedule: Schedule = field(
         default=Schedule(
-            epochs=5, batch_size=1024, learning_rate=0.002, plateau=None, min_steps=100
+            epochs=5, batch_size=1024, learning_rate=0.002, plateau=None, min_steps=200
         )
     )
 

@@ -90,7 +90,7 @@ class Terms:
         if budget is None or not (budget.cut or budget.left_out):
             return None
         text = f"the time budget of {budget.seconds:g} s ended the retraining early"
-        return f"{text}, before {budget.left_out} networks were begun" if budget.left_out else text
+        return f"{text}; networks not begun: {budget.left_out}" if budget.left_out else text
 
     @property
     def task_loss(self) -> TaskLoss:

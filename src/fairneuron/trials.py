@@ -74,7 +74,9 @@ class Trial:
 
     def _worst(self, name: str) -> float:
         """A metric on validation or training data, whichever is further from its best value."""
-        values = [figures[name] for figures in (self.metrics, self.training) if figures is not None]
+        values = [
+            figures.get(name) for figures in (self.metrics, self.training) if figures is not None
+        ]
         defined = [value for value in values if value is not None]
         if self.metrics is None or self.metrics[name] is None:
             return float("nan")
@@ -95,15 +97,18 @@ def run_trial(
     It says whether it may be chosen.
     """
     settings, model, finite = candidate
+    parts = [part for part in (valid, train) if part is not None]
     try:
-        scores = predict(model, valid) if finite else None
+        scores = [predict(model, part) for part in parts] if finite else []
     except ModelError as error:
         if number == 0 or error.code != "model-nonfinite":
             raise
-        scores = None
-    if scores is None:
+        scores = []
+    if not scores:
         return Trial(number, settings, None, "diverged", model)
-    audited = audit_scores(scores, valid, threshold=threshold)
+    audited, *others = (
+        audit_scores(p, part, threshold=threshold) for p, part in zip(scores, parts, strict=True)
+    )
     rejected: str | None
     if np.count_nonzero(audited.counts.sum((0, 1))) < 2:
         rejected = "predicts one class alone"
@@ -112,10 +117,7 @@ def run_trial(
         rejected = (
             f"{undefined[0]} is undefined: {audited.undefined[undefined[0]]}" if undefined else None
         )
-    training = None
-    if train is not None:
-        gaps = audit_scores(predict(model, train), train, threshold=threshold).metrics
-        training = {name: gaps[name] for name in limit}
+    training = {name: others[0].metrics[name] for name in limit} if others else None
     return Trial(number, settings, audited.metrics, rejected, model, audited, training)
 
 

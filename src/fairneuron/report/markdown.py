@@ -198,7 +198,7 @@ def _candidates(result: dict[str, Any]) -> str:
     limited = list(result["configuration"]["limit"])
     rows = []
     for trial in result["trials"]:
-        metrics = trial["validation"] or {}
+        metrics, training = trial["validation"] or {}, trial["training"] or {}
         settings = ", ".join(f"{k} {v:g}" for k, v in trial["settings"].items()) or "the original"
         note = (
             "chosen"
@@ -212,11 +212,17 @@ def _candidates(result: dict[str, Any]) -> str:
                 str(trial["number"]),
                 settings,
                 *(_number(metrics.get(name)) for name in ("accuracy", *limited)),
+                *(_number(training.get(name)) for name in limited),
                 note,
             )
         )
     return _table(
-        ("", "settings", "validation accuracy", *(f"validation {name}" for name in limited), ""),
+        (
+            *("", "settings", "validation accuracy"),
+            *(f"validation {name}" for name in limited),
+            *(f"training {name}" for name in limited),
+            "",
+        ),
         rows,
     )
 
@@ -279,9 +285,12 @@ def _reproduce(result: dict[str, Any]) -> str:
         words += ["--limit", f"{name}={bound!r}"]
     words += ["--recipe", c["recipe"]]
     settings = c["settings"]
-    for option in ("neuron_share", "gamma", "theta", "dropout"):
+    for option in ("neuron_share", "strengths", "gamma", "theta", "dropout"):
         if option in settings:
-            words += [f"--{option.replace('_', '-')}", repr(settings[option])]
+            value = settings[option]
+            values = value if isinstance(value, (list, tuple)) else [value]
+            words += [f"--{option.replace('_', '-')}", ",".join(map(repr, values))]
+    words += ["--drop-neurons", settings["drop"]] if "drop" in settings else []
     if not settings["schedule"]["min_steps"]:  # else the epochs follow from the data
         words += ["--epochs", str(settings["schedule"]["epochs"])]
     if "class_weight" in c:
