@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from fairneuron.errors import OptionError, did_you_mean, require_known, require_range, require_whole
 
-STOPS = (0.6, 0.4, 0.22, 0.1, 0.03, 0.0)
+STOPS = (0.6, 0.35, 0.15, 0.03, -0.05, -0.12)
 Numbers = float | tuple[float, ...]
 """A value, or several to try."""
 
@@ -121,8 +121,9 @@ class ConflictSettings:
         neuron_share: In (0, 1]: the largest share of hidden neurons whose incoming weights may
             change.
         strengths: λ, above 0.
-        stops: In [0, 1]: the way to the retrained network is gone until these shares of the
-            original gap are left on training data; each stop is a candidate.
+        stops: In [-1, 1]: the way to the retrained network is gone until these shares of the
+            original gap are left on training data, or it is turned round by so much where they are
+            below 0; each stop is a candidate.
         schedule: Of the retraining; in large batches, as each must show the gap.
     """
 
@@ -138,7 +139,7 @@ class ConflictSettings:
     def __post_init__(self) -> None:
         _require_numbers("neuron_share", self.neuron_share, 0, 1, open_low=True)
         _require_numbers("strengths", self.strengths, 0, 1e6, open_low=True)
-        _require_numbers("stops", self.stops, 0, 1)
+        _require_numbers("stops", self.stops, -1, 1)
 
 
 SETTINGS: dict[str, type[ConflictSettings] | type[PaperSettings]] = {

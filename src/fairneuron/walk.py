@@ -21,7 +21,7 @@ from fairneuron.forward import evaluation, logits, placed
 from fairneuron.metrics.definitions import POSITIVE
 from fairneuron.models import positive_score
 
-AMOUNTS = np.linspace(0, 1.25, 26)
+AMOUNTS = np.linspace(0, 1.5, 31)
 """How far one may go: 0 is the original, 1 the copy, and beyond it the direction goes on."""
 
 
@@ -64,23 +64,36 @@ def amounts_to(gaps: Floats, left: Sequence[float], *, amounts: Floats = AMOUNTS
     """How far to go for the gap to fall to given shares of the original one.
 
     Args:
-        gaps: After each of the amounts; the first is the original's.
-        left: Shares of it, from 1 down to 0.
+        gaps: After each of the amounts, at least 0; the first is the original's.
+        left: Shares of it in [-1, 1]; below 0 the gap is turned round by so much, beyond the amount
+            of the smallest gap.
         amounts: From 0 on.
 
     Returns:
-        For each share the first amount at which the gap is as small, between two of the given ones
-        as if it fell evenly; where it never is, the amount of the smallest gap. Each amount once
-        and without 0; 1 if that leaves none.
+        For each share the first amount at which the gap is as small, or, turned round, as large
+        again; between two of the given amounts as if it changed evenly. Where it never is, the
+        amount of the smallest gap, or the last amount. Each once and without 0; 1 if that leaves
+        none.
     """
-    found = []
-    for share in left:
-        below = np.flatnonzero(gaps <= share * gaps[0])
-        if not len(below):
-            found.append(float(amounts[gaps.argmin()]))
-        elif below[0] > 0:
-            a, b = below[0] - 1, below[0]
-            part = (gaps[a] - share * gaps[0]) / (gaps[a] - gaps[b])
-            found.append(float(amounts[a] + part * (amounts[b] - amounts[a])))
+    smallest = int(gaps.argmin())
+    there, back = slice(None, smallest + 1), slice(smallest, None)
+    found = [
+        _first(-gaps[there], amounts[there], -share * gaps[0])
+        if share >= 0
+        else _first(gaps[back], amounts[back], -share * gaps[0])
+        for share in left
+    ]
     rounded = dict.fromkeys(round(amount, 4) for amount in found)
     return [amount for amount in rounded if amount > 0] or [1.0]
+
+
+def _first(values: Floats, amounts: Floats, wanted: float) -> float:
+    """The first amount at which a value is as large as wanted; the last one if none is."""
+    large = np.flatnonzero(values >= wanted)
+    if not len(large):
+        return float(amounts[-1])
+    if large[0] == 0:
+        return float(amounts[0])
+    a, b = large[0] - 1, large[0]
+    part = (wanted - values[a]) / (values[b] - values[a])
+    return float(amounts[a] + part * (amounts[b] - amounts[a]))
