@@ -258,7 +258,12 @@ def test_the_threshold_changes_where_to_stop_and_not_the_way(parts, trained) -> 
     amounts, ways = [], []
     for threshold in (0.2, 0.8):
         result = fn.repair(
-            trained, *parts[:2], threshold=threshold, neuron_share=0.1, stops=(0.9, 0.7)
+            trained,
+            *parts[:2],
+            threshold=threshold,
+            neuron_share=0.1,
+            stops=(0.9, 0.7),
+            strengths=0.7,
         )
         amounts.append([t.settings["amount"] for t in result.trials[1:]])
         ways += [
@@ -344,12 +349,30 @@ def test_paper_recipe_is_slice_cluster_and_selective_dropout(
 # Settings with several values
 
 
+def test_a_strength_that_does_not_close_the_gap_is_raised(parts, trained, monkeypatch) -> None:
+    """Fourfold, up to three times, for the shares that need it; a given one is kept."""
+    jobs, _ = watched(monkeypatch)
+    result = fn.repair(trained, *parts[:2], neuron_share=(0.05, 1.0), schedule=LONG)
+    tried = [job.strength for job in jobs]
+    assert tried[:2] == [0.7, 0.7]
+    assert set(tried) <= {0.7, 2.8, 11.2, 44.8}
+    assert tried.count(2.8) <= 2
+    for share in (0.05, 1.0):
+        ways = [t for t in result.trials[1:] if t.settings["neuron_share"] == share]
+        closed = min(t.training["dp"] for t in ways) <= 0.2 * result.trials[0].training["dp"]
+        assert closed or ways[0].settings["strength"] == 44.8
+    jobs.clear()
+    fn.repair(trained, *parts[:2], neuron_share=0.05, strengths=0.1, schedule=LONG)
+    assert [job.strength for job in jobs] == [0.1]
+
+
 def test_shares_that_pick_the_same_neurons_are_one(
     parts, trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are trained once, under the smallest of these shares; of 24 neurons .09 is two."""
     jobs, _ = watched(monkeypatch)
-    result = fn.repair(trained, *parts[:2], neuron_share=(0.1, 0.05, 0.09, 0.01, 0.1), **QUICK)
+    shares = (0.1, 0.05, 0.09, 0.01, 0.1)
+    result = fn.repair(trained, *parts[:2], neuron_share=shares, strengths=0.7, **QUICK)
     assert len(jobs) == 2
     freed = [sum(int(m.reshape(len(m), -1).any(1).sum()) for n, m in job.only.items()
                  if n.endswith("weight")) for job in jobs]  # fmt: skip

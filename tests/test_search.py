@@ -192,3 +192,73 @@ def test_shared_weights_and_dropout_layers_of_ones_own(parts) -> None:
     own = mlp(5, (8, 8), dropout=0.4)
     n = len(parts[0])
     compare([Job(own, dropped=np.arange(n) < k) for k in (30, 100)], parts, SHORT)
+
+
+def test_dropped_samples_in_any_company(parts) -> None:
+    """Narrow layers, weights, few and many dropped samples: the same bits alone and together."""
+    n, rng = len(parts[0]), np.random.default_rng(0)
+    weighted = replace(parts[0], weight=rng.random(n))
+    for width in (3, 4, 12):
+        model = mlp(5, (width,))
+        masks = [rng.random(n) < share for share in (0.05, 0.5, 0.9)]
+        for data in (parts[0], weighted):
+
+            def result(which: list[int], model=model, masks=masks, data=data) -> torch.Tensor:
+                jobs = [Job(copy.deepcopy(model), dropped=masks[i], dropout=0.3) for i in which]
+                train_together(jobs, data, parts[1], SHORT, seed=1)
+                return weights_of(jobs[0].model)
+
+            assert torch.equal(result([0]), result([0, 1, 2]))
+            assert torch.equal(result([2]), result([2, 0]))
+
+
+class Storing(nn.Module):
+    """Keeps what it computed, and a whole number among its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.Parameter(torch.tensor(3), requires_grad=False)
+        self.body, self.head = nn.Linear(5, 8), nn.Linear(8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.body(x).relu()
+        self.features = hidden.detach()
+        return self.head(hidden)
+
+
+def test_a_forward_that_stores_something(parts) -> None:
+    """Nothing of the stacked runs stays in the networks: they can be copied and run."""
+    jobs = [Job(Storing(), strength=s) for s in (0.2, 0.8)]
+    train_together(jobs, *parts[:2], SHORT, seed=1, penalty=GAP)
+    for job in jobs:
+        assert copy.deepcopy(job.model)(parts[1].x).shape == (len(parts[1]), 1)
+    for options in ({"neuron_share": 0.5, "strengths": 0.7}, {"recipe": "paper", "epochs": 1}):
+        result = fn.repair(Storing(), *parts[:2], **options)
+        assert copy.deepcopy(result.model)(parts[1].x).shape == (len(parts[1]), 1)
+
+
+class Looking(nn.Module):
+    """Its forward looks at values, or at all rows at once."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.body, self.head = how, nn.Linear(5, 8), nn.Linear(8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.how == "values" and len(x) > 2 and x.abs().max() > 50:
+            x = x / 2
+        if self.how == "rows":
+            x = x - x.mean(0)
+        return self.head(self.body(x).relu())
+
+
+@pytest.mark.parametrize("how", ["values", "rows"])
+def test_what_cannot_be_stacked_is_trained_one_by_one(parts, how: str) -> None:
+    """The result is that of ``train`` to the bit."""
+    model = Looking(how)
+    jobs = [Job(copy.deepcopy(model), strength=s) for s in (0.1, 0.5)]
+    alone = [replace(job, model=copy.deepcopy(model)) for job in jobs]
+    train_together(jobs, *parts[:2], SHORT, seed=3, penalty=GAP)
+    one_by_one(alone, parts, SHORT, penalty=GAP)
+    for job, other in zip(jobs, alone, strict=True):
+        assert torch.equal(weights_of(job.model), weights_of(other.model))

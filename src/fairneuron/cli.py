@@ -415,7 +415,7 @@ def compare(
     Every method chooses on validation data. What is done is kept in the folder as it comes: the
     same command goes on after a stop, and one with more seeds or methods adds what is missing.
     """
-    chosen = methods_named(names_of(methods))
+    chosen = methods_named(names_of(methods), subject.threshold)
     named = criteria_named(names_of(criteria))
     compared_with = reference_named(reference, list(chosen))
     require_folder(out)

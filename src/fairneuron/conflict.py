@@ -108,7 +108,7 @@ class Neuron:
         pull: Norm of the gradient of the gap with respect to its incoming weights and bias.
         conflict: Minus the cosine of that gradient and the loss's, in [-1, 1]; above 0 the goals
             contradict each other.
-        active: Share of the samples, by weight, on which it is above 0.
+        active: Share of the samples, by weight, on which it is not 0.
     """
 
     layer: str
@@ -178,7 +178,7 @@ def neuron_pulls(
 
 
 def _active_shares(graph: Graph, data: Dataset) -> dict[str, torch.Tensor]:
-    """Share of the samples, by weight, on which each hidden neuron is above 0, by layer.
+    """Share of the samples, by weight, on which each hidden neuron is not 0, by layer.
 
     Of weights that several layers share, the mean over these layers.
     """
@@ -187,8 +187,8 @@ def _active_shares(graph: Graph, data: Dataset) -> dict[str, torch.Tensor]:
 
     def add(index: int, value: torch.Tensor, weight: torch.Tensor) -> None:
         if index in owners:
-            above = ((value > 0) * weight).sum(0)
-            total[owners[index]] = total.get(owners[index], 0) + above
+            there = ((value != 0) * weight).sum(0)
+            total[owners[index]] = total.get(owners[index], 0) + there
 
     for x, weight in _weighted_batches(graph, data):
         Recorder(graph, partial(add, weight=weight)).run(x)

@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import nn
 
 from fairneuron.clustering import PathSummary, rare_paths, summarise_paths
@@ -22,7 +23,7 @@ from fairneuron.conflict import (
     incoming_weights,
     neuron_pulls,
 )
-from fairneuron.data.dataset import Dataset, Mask
+from fairneuron.data.dataset import Dataset, Floats, Mask
 from fairneuron.models import Penalty
 from fairneuron.paths import Means, Paths
 from fairneuron.search.muting import OnPath, neurons_on_paths
@@ -43,6 +44,9 @@ from fairneuron.trials import Retrained
 from fairneuron.walk import amounts_to, gaps_between, mix
 
 Explanation = ConflictExplanation | PathSummary
+Masks = Mapping[float, Mapping[str, torch.Tensor]]
+"""By share of neurons, which elements may change, by parameter name."""
+STRENGTH, RAISED = 0.7, 3  # λ, and how often it is made four times as large to close the gap
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +195,30 @@ class Paper(PaperSettings):
         return summarise_paths(sliced[gamma], task.train, chosen.get("theta", splits[0].theta))
 
 
+@dataclass(frozen=True, eq=False)
+class Way:
+    """The way from the original to a retrained network.
+
+    Attributes:
+        share: Of the neurons that were retrained.
+        strength: λ.
+        end: The retrained network.
+        gaps: On training data, along the way; see ``gaps_between``.
+        finite: Whether the loss stayed finite.
+    """
+
+    share: float
+    strength: float
+    end: nn.Module
+    gaps: Floats
+    finite: bool
+
+    @property
+    def closed(self) -> bool:
+        """Whether the gap goes somewhere on the way, but for a tenth."""
+        return bool(self.finite and self.gaps.min() <= 0.1 * self.gaps[0])
+
+
 @dataclass(frozen=True)
 class Conflict(ConflictSettings):
     """The default recipe; its settings are those of ``ConflictSettings``."""
@@ -209,24 +237,49 @@ class Conflict(ConflictSettings):
 
     def retrain(self, task: Task, picked: dict[float, list[Neuron]]) -> Iterator[Retrained]:
         """Trains their incoming weights alone on loss + λ · gap, and stops on the way there."""
-        tried, jobs = [], []
-        for (share, neurons), strength in product(picked.items(), several(self.strengths)):
-            only = incoming_weights(trace(task.model), neurons)
-            tried.append({"neuron_share": share, "strength": strength})
-            jobs.append(Job(copy.deepcopy(task.model), only, strength))
-        trained = _train(task, jobs, self.schedule, gap_penalty(task.criteria))
-        for settings, job, finite in zip(tried, jobs, trained, strict=False):
-            for amount in self._amounts(task, job.model) if finite else ():
-                yield settings | {"amount": amount}, mix(task.model, job.model, amount), True
-            if not finite:
-                yield settings, job.model, False
+        masks = {s: incoming_weights(trace(task.model), n) for s, n in picked.items()}
+        strengths = (STRENGTH,) if self.strengths is None else several(self.strengths)
+        ways = self._ways(task, masks, list(product(masks, strengths)))
+        if self.strengths is None:
+            self._raise(task, masks, ways)
+        for way in ways:
+            settings = {"neuron_share": way.share, "strength": way.strength}
+            for amount in amounts_to(way.gaps, several(self.stops)) if way.finite else ():
+                yield settings | {"amount": amount}, mix(task.model, way.end, amount), True
+            if not way.finite:
+                yield settings, way.end, False
 
-    def _amounts(self, task: Task, retrained: nn.Module) -> list[float]:
-        """How far to go towards the retrained network to come to the stops."""
-        gaps = gaps_between(
-            task.model, retrained, task.train, task.criteria, threshold=task.threshold
-        )
-        return amounts_to(gaps, several(self.stops))
+    def _raise(self, task: Task, masks: Masks, ways: list[Way]) -> None:
+        """Puts longer ways, with a larger λ, where the gap does not go, in place."""
+        for _ in range(RAISED):
+            short = [i for i, way in enumerate(ways) if way.finite and not way.closed]
+            if not short or not task.terms.has_time:
+                return
+            tried = [(ways[i].share, 4 * ways[i].strength) for i in short]
+            for i, longer in zip(short, self._ways(task, masks, tried), strict=False):
+                if longer.finite:
+                    ways[i] = longer
+
+    def _ways(
+        self,
+        task: Task,
+        masks: Masks,
+        tried: list[tuple[float, float]],
+    ) -> list[Way]:
+        """Retrains for shares and strengths; the ways there, of those that were begun in time."""
+        jobs = [Job(copy.deepcopy(task.model), masks[share], strength) for share, strength in tried]
+        trained = _train(task, jobs, self.schedule, gap_penalty(task.criteria))
+        ways = []
+        for (share, strength), job, finite in zip(tried, jobs, trained, strict=False):
+            gaps = (
+                gaps_between(
+                    task.model, job.model, task.train, task.criteria, threshold=task.threshold
+                )
+                if finite
+                else np.zeros(1)
+            )
+            ways.append(Way(share, strength, job.model, gaps, finite))
+        return ways
 
     def explain(
         self,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from fairneuron.errors import OptionError, did_you_mean, require_known, require_range, require_whole
 
-STOPS = (0.6, 0.35, 0.15, 0.03, -0.05, -0.12)
+STOPS = (0.85, 0.5, 0.25, 0.08, -0.03, -0.12)
 Numbers = float | tuple[float, ...]
 """A value, or several to try."""
 
@@ -78,6 +78,16 @@ class Schedule:
         return max(self.epochs, math.ceil(self.min_steps / per_epoch))
 
 
+def _require_schedule(schedule: object) -> None:
+    if not isinstance(schedule, Schedule):
+        raise OptionError(
+            "option-range",
+            "schedule must be a Schedule",
+            got=repr(schedule),
+            cure="For example fairneuron.Schedule(epochs=5).",
+        )
+
+
 @dataclass(frozen=True)
 class PaperSettings:
     """The published recipe: samples with rare paths are retrained with dropout (Algorithm 1).
@@ -109,6 +119,7 @@ class PaperSettings:
         require_known("option-drop", "drop", self.drop, ("random", "outside_path"))
         known = ("signed", "absolute")
         require_known("option-contribution", "contribution", self.contribution, known)
+        _require_schedule(self.schedule)
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,8 @@ class ConflictSettings:
     Attributes:
         neuron_share: In (0, 1]: the largest share of hidden neurons whose incoming weights may
             change.
-        strengths: λ, above 0.
+        strengths: λ, above 0. None: 0.7, and where that does not close the gap on training data,
+            fourfold, up to three times.
         stops: In [-1, 1]: the way to the retrained network is gone until these shares of the
             original gap are left on training data, or it is turned round by so much where they are
             below 0; each stop is a candidate.
@@ -128,7 +140,7 @@ class ConflictSettings:
     """
 
     neuron_share: Numbers = (0.1, 0.3)
-    strengths: Numbers = 0.7
+    strengths: Numbers | None = None
     stops: Numbers = STOPS
     schedule: Schedule = field(
         default=Schedule(
@@ -138,8 +150,10 @@ class ConflictSettings:
 
     def __post_init__(self) -> None:
         _require_numbers("neuron_share", self.neuron_share, 0, 1, open_low=True)
-        _require_numbers("strengths", self.strengths, 0, 1e6, open_low=True)
+        if self.strengths is not None:
+            _require_numbers("strengths", self.strengths, 0, 1e6, open_low=True)
         _require_numbers("stops", self.stops, -1, 1)
+        _require_schedule(self.schedule)
 
 
 SETTINGS: dict[str, type[ConflictSettings] | type[PaperSettings]] = {

@@ -76,6 +76,11 @@ class Terms:
         if self.optimiser is not None and not callable(self.optimiser):
             raise _optimiser_error("something else", type(self.optimiser).__name__)
 
+    @property
+    def has_time(self) -> bool:
+        """Whether another training may begin."""
+        return self.budget is None or not self.budget.over()
+
     def out_of_time(self, *, last: bool) -> bool:
         """Whether a training must stop after an epoch; it is cut short unless that is its last."""
         if last or self.budget is None or not self.budget.over():

@@ -138,7 +138,7 @@ def loss_of(model: nn.Module, data: Dataset, task: TaskLoss = task_loss) -> floa
     """Mean task loss in eval mode, by weight."""
     device = next(model.parameters()).device
     with evaluation(model):
-        out = logits(model, placed(model, data.x))
+        out = torch.cat([logits(model, x) for x in placed(model, data.x).split(8192)])
         y = torch.from_numpy(data.y).to(device)
         return float(task(out, y, _column(model, data.relative_weight)))
 

@@ -30,7 +30,8 @@ def mix(original: nn.Module, retrained: nn.Module, amount: float) -> nn.Module:
     mixed = copy.deepcopy(original)
     with torch.no_grad():
         for own, other in zip(mixed.parameters(), retrained.parameters(), strict=True):
-            own.lerp_(other, amount)  # exact at both ends
+            if own.is_floating_point():
+                own.lerp_(other, amount)  # exact at both ends
     return mixed
 
 

@@ -37,19 +37,21 @@ class WeakestNeurons(_InOrder):
         return ranked[::-1]
 
 
-def random_neurons(limit: Limit) -> FairNeuron:
+def random_neurons(limit: Limit, threshold: float = 0.5) -> FairNeuron:
     """FairNeuron with random neurons.
 
     Args:
         limit: As in ``repair``.
+        threshold: As in ``repair``.
     """
-    return FairNeuron(RandomNeurons(), limit=limit)
+    return FairNeuron(RandomNeurons(), limit=limit, threshold=threshold)
 
 
-def weakest_neurons(limit: Limit) -> FairNeuron:
+def weakest_neurons(limit: Limit, threshold: float = 0.5) -> FairNeuron:
     """FairNeuron with the neurons that carry least.
 
     Args:
         limit: As in ``repair``.
+        threshold: As in ``repair``.
     """
-    return FairNeuron(WeakestNeurons(), limit=limit)
+    return FairNeuron(WeakestNeurons(), limit=limit, threshold=threshold)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from fairneuron.compare.figures import Criterion
@@ -157,7 +158,8 @@ def compare(
             given parts: then the seeds vary the methods alone.
         criteria: The gaps that are lowered in turn: "dp", "eo", "eodds".
         reference: The method that the others are compared with; "fairneuron", or the first one.
-        threshold: On the probability of class 1, where candidates are audited.
+        threshold: On the probability of class 1, where candidates are audited. Methods of ours that
+            decide at .5 are refused at another one; functions that make mitigators get none.
         out: A folder for records, page and plots. Records of the same comparison in it are not
             computed again, and those of a run that was stopped are kept.
         plots: Whether to draw plots into it, which needs matplotlib.
@@ -169,14 +171,15 @@ def compare(
         Records, tables and plots.
 
     Raises:
-        OptionError: For unknown names, values out of range, and records of another comparison.
+        OptionError: For unknown names, values out of range, methods that do not go with the
+            threshold, and records of another comparison.
         OutputError: If the folder cannot be written.
         DataError: For data that cannot be split or compared.
         ModelError: For a network that does not fit the data.
     """
-    chosen, named = methods_named(methods), criteria_named(criteria)
-    compared_with, numbers = reference_named(reference, list(chosen)), seeds_of(seeds)
     require_range("threshold", threshold, 0, 1)
+    chosen, named = methods_named(methods, threshold), criteria_named(criteria)
+    compared_with, numbers = reference_named(reference, list(chosen)), seeds_of(seeds)
     where = None if out is None else Path(out)
     setting = make_setting(data, model, threshold)
     return run_comparison(
@@ -240,10 +243,12 @@ def seeds_of(seeds: int | Sequence[int], first: int = 0) -> tuple[int, ...]:
     Raises:
         OptionError: For none, and for what is no seed.
     """
-    if isinstance(seeds, int):
-        require_range("seeds", seeds, 1, 10_000)
-        seeds = range(first, first + seeds)
-    numbers = tuple(dict.fromkeys(seeds))
+    given: Any = seeds
+    if np.ndim(given) == 0:
+        require_whole("seeds", given)
+        require_range("seeds", given, 1, 10_000)
+        given = range(first, first + int(given))
+    numbers = tuple(dict.fromkeys(given))
     if not numbers:
         raise OptionError(
             "option-seeds", "A comparison needs a seed", got="none", cure="10 allow tests."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -34,19 +34,30 @@ class Named:
         path: ``module:class`` inside the package.
         takes_limit: Whether the class wants to know which gap is lowered.
         options: Further arguments of the class.
+        library: Whether it needs a library of ``fairneuron[peers]``.
     """
 
     path: str
     takes_limit: bool = True
     options: tuple[tuple[str, Any], ...] = ()
+    library: bool = False
 
     def __call__(self, limit: dict[str, float]) -> Mitigator:
         """Makes the mitigator for a limit."""
-        module, _, name = self.path.partition(":")
-        made = getattr(import_module(f"fairneuron.{module}"), name)
         given: dict[str, Any] = {"limit": limit} if self.takes_limit else {}
-        mitigator: Mitigator = made(**given, **dict(self.options))
+        mitigator: Mitigator = self._made(**given, **dict(self.options))
         return mitigator
+
+    @property
+    def needs_sensitive(self) -> bool:
+        """Whether its predictors read the sensitive attribute, as far as it says so unmade."""
+        aware = dict(self.options).get("aware", False)
+        return bool(aware or getattr(self._made, "needs_sensitive", False))
+
+    @property
+    def _made(self) -> Any:
+        module, _, name = self.path.partition(":")
+        return getattr(import_module(f"fairneuron.{module}"), name)
 
 
 PEERS: dict[str, Named] = {
@@ -57,13 +68,13 @@ PEERS: dict[str, Named] = {
     "hsic": Named("baselines.hsic:HSIC"),
     "last-layer": Named("baselines.gradient:LastLayer"),
     "reweighing": Named("baselines.reweighing:Reweighing"),
-    "fairret": Named("baselines.fairret:Fairret"),
+    "fairret": Named("baselines.fairret:Fairret", library=True),
     "linear-post": Named("baselines.linear_post:LinearPost"),
     "linear-post-aware": Named("baselines.linear_post:LinearPost", options=(("aware", True),)),
-    "threshold-optimizer": Named("baselines.threshold:ThresholdOptimizer"),
-    "reject-option": Named("baselines.reject_option:RejectOption"),
-    "oxonfair": Named("baselines.oxonfair:OxonFair"),
-    "exponentiated-gradient": Named("baselines.reductions:ExponentiatedGradient"),
+    "threshold-optimizer": Named("baselines.threshold:ThresholdOptimizer", library=True),
+    "reject-option": Named("baselines.reject_option:RejectOption", library=True),
+    "oxonfair": Named("baselines.oxonfair:OxonFair", library=True),
+    "exponentiated-gradient": Named("baselines.reductions:ExponentiatedGradient", library=True),
     "neuron-dropping": Named("baselines.neuron_search:NeuronDropping"),
 }
 # As many steps as the 50 epochs of recipe "paper" are on COMPAS; on Census they are 9 epochs. There
@@ -104,20 +115,37 @@ ABLATIONS: dict[str, Named] = {
 }
 """FairNeuron without some part of it: what each part is good for."""
 METHODS = PEERS | ABLATIONS
+_TAKE_THRESHOLD = frozenset({"repair:FairNeuron"}) | {
+    f"compare.ablations:{name}" for name in ("random_neurons", "weakest_neurons")
+}
+_AT_HALF = frozenset(
+    f"baselines.{name}"
+    for name in (
+        "linear_post:LinearPost",
+        "threshold:ThresholdOptimizer",
+        "reject_option:RejectOption",
+        "oxonfair:OxonFair",
+        "reductions:ExponentiatedGradient",
+        "neuron_search:NeuronDropping",
+    )
+)
+"""What decides at a probability of .5; the others of ours are the same at any threshold."""
 _SHORT = {"peers": tuple(PEERS), "ablations": tuple(ABLATIONS)}
 
 
 def methods_named(
-    methods: Sequence[str] | Mapping[str, str | MakeMitigator],
+    methods: Sequence[str] | Mapping[str, str | MakeMitigator], threshold: float = 0.5
 ) -> dict[str, MakeMitigator]:
     """The methods to compare, in the order given.
 
     Args:
         methods: Names of ours, where "peers" and "ablations" stand for all of the kind; or any name
             to one of ours or to what makes a mitigator from a limit.
+        threshold: On the probability of class 1; those of ours that want to know it are told.
 
     Raises:
-        OptionError: For unknown names, for names that a table cannot show, and for none at all.
+        OptionError: For unknown names, for names that a table cannot show, for none at all, and for
+            methods that decide at .5 where the threshold is another one.
     """
     given: Mapping[str, str | MakeMitigator] = (
         methods
@@ -150,7 +178,26 @@ def methods_named(
                 cure="Choose another name.",
             )
         found[name] = METHODS[method] if isinstance(method, str) else method
-    return found
+    return found if threshold == 0.5 else _at(found, threshold)
+
+
+def _at(methods: Mapping[str, MakeMitigator], threshold: float) -> dict[str, MakeMitigator]:
+    """The methods for another threshold than .5; functions of others are left as they are."""
+    ours = {name: method for name, method in methods.items() if isinstance(method, Named)}
+    fixed = [name for name, method in ours.items() if method.path in _AT_HALF]
+    if fixed:
+        raise OptionError(
+            "option-threshold",
+            f"These methods decide at a threshold of 0.5: {', '.join(fixed)}",
+            got=f"{threshold:g}",
+            cure="Leave them out, or compare at 0.5.",
+        )
+    told = {
+        name: replace(method, options=(*method.options, ("threshold", threshold)))
+        for name, method in ours.items()
+        if method.path in _TAKE_THRESHOLD
+    }
+    return {name: told.get(name, method) for name, method in methods.items()}
 
 
 def criteria_named(criteria: Sequence[str]) -> tuple[str, ...]:

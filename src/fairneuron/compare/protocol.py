@@ -10,8 +10,11 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -20,13 +23,13 @@ from torch import nn
 
 from fairneuron.audit import Audit, audit_scores, predict
 from fairneuron.baselines.protocol import CONFIGURATIONS
-from fairneuron.compare.methods import CRITERIA, MakeMitigator
+from fairneuron.compare.methods import CRITERIA, MakeMitigator, Named
 from fairneuron.compare.records import Record
 from fairneuron.compare.setting import Setting, signed_gaps
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError, OptionError
 from fairneuron.loading import Parts
-from fairneuron.models import Predictor
+from fairneuron.models import Predictor, mlp
 from fairneuron.repair import FairNeuron
 from fairneuron.settings import Schedule
 from fairneuron.training import train_classifier
@@ -64,7 +67,11 @@ class Job:
             ModelError: For a base model that does not fit the data, or diverges.
         """
         parts = self.setting.splits(self.seed)
-        _warm_up()
+        _warm_up([self.methods[name] for name, _ in self.wanted])
+        with _modes_kept(self.setting.model):
+            yield from self._records(parts)
+
+    def _records(self, parts: Parts) -> Iterator[Record]:
         clock = Clock()
         with clock:
             model = self.setting.base(parts, self.seed)
@@ -106,11 +113,11 @@ class Job:
     ) -> dict[str, Any]:
         """What a method did, or why it failed: nothing that it raises stops the others."""
         clock = Clock()
-        needs_sensitive = False
+        needs_sensitive = _needs_sensitive(method)  # of one that cannot be made, its class says it
         try:
             with clock:
                 mitigator = method({criterion: _ANY})
-                needs_sensitive = bool(getattr(mitigator, "needs_sensitive", False))
+                needs_sensitive = _needs_sensitive(mitigator)
                 trials = [
                     run_trial(
                         number, candidate, parts[1], {criterion: _ANY}, self.setting.threshold
@@ -207,8 +214,21 @@ class Clock:
         return {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
 
 
-def _needs_sensitive(model: nn.Module | Predictor | None) -> bool:
-    return bool(getattr(model, "needs_sensitive", False))
+def _needs_sensitive(of: object) -> bool:
+    found = getattr(of, "needs_sensitive", False)
+    return not isinstance(found, property) and bool(found)  # a class of others may have one
+
+
+@contextmanager
+def _modes_kept(model: object) -> Iterator[None]:
+    """Gives every module of a given network its own mode back."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [(module, module.training) for module in modules]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _require_few(trials: Sequence[Trial]) -> None:
@@ -221,11 +241,31 @@ def _require_few(trials: Sequence[Trial]) -> None:
         )
 
 
-def _warm_up() -> None:
+def _warm_up(methods: Iterable[MakeMitigator]) -> None:
     """Does on made-up data what a process does once, so that no method's clock counts it."""
-    rng = np.random.default_rng(0)
-    y, group = np.arange(64) % 2, np.array(["A", "B"])[np.arange(64) // 2 % 2]
-    data = Dataset.from_arrays(rng.normal(size=(64, 4)).astype(np.float32), y, group)
+    data = _made_up()
     model = train_classifier(data, data, hidden=(4,), schedule=Schedule(epochs=2, patience=2))
     for _ in FairNeuron(epochs=1).candidates(model, data, data, seed=0):
         pass
+    for method in methods:
+        if isinstance(method, Named) and method.library:
+            _import_library(method)
+
+
+@cache
+def _import_library(method: Named) -> None:
+    """Lets a method begin on made-up data, which imports its library, once in a process.
+
+    Whatever it raises, as without the library, it raises again where it is compared.
+    """
+    data = _made_up()
+    model = mlp(data.x.shape[1], (4,))
+    with warnings.catch_warnings(), suppress(Exception):
+        warnings.simplefilter("ignore")
+        next(candidates_of(method({"dp": _ANY}), model, (data, data, data), 0))
+
+
+def _made_up() -> Dataset:
+    rng = np.random.default_rng(0)
+    y, group = np.arange(64) % 2, np.array(["A", "B"])[np.arange(64) // 2 % 2]
+    return Dataset.from_arrays(rng.normal(size=(64, 4)).astype(np.float32), y, group)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import nn
 
 from fairneuron.audit import Audit
@@ -144,11 +146,8 @@ class Setting:
             ModelError: For a network that does not fit the data, or diverges.
         """
         training, valid, _ = parts
-        given = isinstance(self.model, nn.Module)
-        with reproducible(seed):
-            model = self.model if isinstance(self.model, nn.Module) else self.model(training)
-        check_model(model, valid.x, feature_names=valid.feature_names)
-        if given:
+        model = self._start(parts, seed)
+        if isinstance(self.model, nn.Module):
             return model.eval()
         require_trainable(model, training, valid)
         if not train(model, training, valid, SCHEDULE, seed=seed):
@@ -160,12 +159,26 @@ class Setting:
             )
         return model.eval()
 
+    def _start(self, parts: Parts, seed: int) -> nn.Module:
+        """The network before its training here, found good."""
+        training, valid, _ = parts
+        with reproducible(seed):
+            model = self.model if isinstance(self.model, nn.Module) else self.model(training)
+        check_model(model, valid.x, feature_names=valid.feature_names)
+        return model
+
     def describe(self) -> dict[str, Any]:
-        """What the records of one comparison agree in, as plain values; no row of the data."""
+        """What the records of one comparison agree in, as plain values; no row of the data.
+
+        Raises:
+            DataError: For data that cannot be split.
+            ModelError: For a network that does not fit the data.
+        """
         parts = self.splits(0)
         test = parts[2]
         inputs = {name.partition("=")[0] for name in test.feature_names}
         compared = [n for n, inside in zip(test.group_names, test.compared, strict=True) if inside]
+        ours = isinstance(self.model, PaperNetwork)
         return {
             "protocol": PROTOCOL,
             "data": test.name,
@@ -178,6 +191,7 @@ class Setting:
             "groups": compared,
             "fixed_split": self.splits.fixed,
             "model": _described(self.model),
+            **({} if ours else {"model_sum": _network_sum(self._start(parts, 0))}),
             "threshold": self.threshold,
         }
 
@@ -256,7 +270,7 @@ def _described(model: MakeModel | nn.Module) -> str:
     if isinstance(model, nn.Module):
         found = hashlib.sha256()
         for value in model.state_dict().values():
-            found.update(value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+            found.update(_bytes(value))
         return f"given {type(model).__name__}, weights {found.hexdigest()[:16]}"
     if isinstance(model, PaperNetwork):
         layers = ", ".join(map(str, model.hidden))
@@ -264,3 +278,24 @@ def _described(model: MakeModel | nn.Module) -> str:
     if isinstance(model, Factory):
         return model.path
     return getattr(model, "__qualname__", type(model).__qualname__)
+
+
+def _network_sum(model: nn.Module) -> str:
+    """A sum over a network: its modules, their settings and the values in them."""
+    found = hashlib.sha256()
+    for name, module in model.named_modules(remove_duplicate=False):
+        own = re.sub(r" at 0x[0-9a-fA-F]+", "", module.extra_repr())  # addresses differ by process
+        found.update(f"{name} {type(module).__qualname__} {own}\n".encode())
+    for name, value in model.state_dict().items():
+        kind = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else ""
+        found.update(f"{name} {kind}\n".encode() + _bytes(value))
+    return found.hexdigest()
+
+
+def _bytes(value: object) -> bytes:
+    """The numbers of a tensor; of what else a state may hold, its type alone."""
+    if not isinstance(value, torch.Tensor):
+        return type(value).__qualname__.encode()
+    plain = value.detach().cpu()
+    plain = plain.dequantize() if plain.is_quantized else plain
+    return plain.contiguous().view(-1).view(torch.uint8).numpy().tobytes()

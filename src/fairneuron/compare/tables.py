@@ -18,7 +18,13 @@ one's; far from 0, it says that a method leaves, or overturns, the same differen
 are absolute values: a model that treats the groups equally would show the noise floor on average.
 
 Worse: test accuracy significantly lower while the test gap is not significantly lower (one-sided
-Wilcoxon tests, paired over seeds, at 5 %, with Holm's correction over the methods of a table).
+Wilcoxon tests, paired over seeds, at 5 %; in brackets p of accuracy and of the gap). Accuracy is
+corrected over the methods of a table (Holm), the gap is not. The four ε, both directions and the
+tables are not corrected for one another.
+
+A seed on which a method failed, or has nothing to choose, is left out of its means: then the number
+of seeds stands beside them. Its hypervolume is 0 there.
+
 Hypervolume: area between a method's test points and the corner of majority-class accuracy and the
 base model's gap, × 1000, of the configurations that no other one beats on validation data; rank:
 its mean rank over seeds, 1 is best. Cost: seconds with all tuning, as a ratio to training the base
@@ -47,7 +53,7 @@ def overview(figures: Figures) -> str:
     rows = [
         (
             name + " (sensitive)" * one["needs_sensitive"],
-            *(_pair(at["methods"][name]) for at in figures["at"]),
+            *(_pair(at["methods"][name], one["seeds"]) for at in figures["at"]),
             _number(one["hypervolume"]["mean"], scale=1000, digits=2),
             _number(one["rank"], digits=1),
             _cost(one["cost"], one["seconds"]),
@@ -98,7 +104,8 @@ def _failures(figures: Figures) -> list[str]:
         if one["failed"]:
             seed, error = next(iter(one["failed"].items()))
             notes.append(
-                f"- {name} failed on {len(one['failed'])} of {one['seeds']} seeds; seed {seed}: "
+                f"- {name} failed on {len(one['failed'])} of {one['seeds']} seeds, which are left "
+                f"out of its means; seed {seed}: "
                 f"{_code(error)}"
             )
         if one["unusable"]:
@@ -141,7 +148,7 @@ def _detail(figures: Figures, at: Figures, names: Sequence[str]) -> str:
         rows.append(
             (
                 name,
-                str(one["gap"]["n"]),
+                _count(one, figures["methods"][name]["seeds"]),
                 _full(one["accuracy"]),
                 _full(one["gap"]),
                 _signed(one["signed_gap"]),
@@ -173,10 +180,17 @@ def _verdict(found: Figures | None) -> str:
     return f"{yes} (p {found['accuracy_p']:.3f}, {found['gap_p']:.3f})"
 
 
-def _pair(one: Figures) -> str:
+def _pair(one: Figures, seeds: int) -> str:
     if one["gap"]["mean"] is None:
         return "none"
-    return f"{_number(one['accuracy']['mean'])} / {_number(one['gap']['mean'])}"
+    fewer = f" ({_count(one, seeds)} seeds)" * (one["gap"]["n"] < seeds)
+    return f"{_number(one['accuracy']['mean'])} / {_number(one['gap']['mean'])}{fewer}"
+
+
+def _count(one: Figures, seeds: int) -> str:
+    """How many seeds are in the means, and of how many where some are not."""
+    n = one["gap"]["n"]
+    return str(n) if n == seeds else f"{n} of {seeds}"
 
 
 def _mean_sd(found: Figures) -> str:

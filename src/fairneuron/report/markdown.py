@@ -180,7 +180,7 @@ def _neurons(neurons: list[dict[str, Any]]) -> list[str]:
     return [
         "Only the incoming weights of these neurons are retrained. Pull: norm of the gradient of "
         "the gap with respect to them. Conflict: above 0, lowering the gap and lowering the loss "
-        "pull the neuron in opposite directions. Active: on how many samples it is above 0.",
+        "pull the neuron in opposite directions. Active: on how many samples it is not 0.",
         _table(("layer", "neuron", "pull", "conflict", "active"), rows),
         *more,
     ]

@@ -26,7 +26,8 @@ class Stack:
     is a view ``(networks, *shape)`` of all rows, so that one call runs all networks.
 
     Args:
-        networks: Of the same class and shapes; what may not change is read from the first one.
+        networks: Of the same class and shapes, what may change of the same precision; what may not
+            change is read from the first one.
         only: For each network the elements that may change, by parameter name; None for all that
             require a gradient.
 
@@ -45,7 +46,7 @@ class Stack:
         for name, shape in shapes.items():
             places[name] = end, end + shape.numel()
             end += math.ceil(shape.numel() / ALIGNED) * ALIGNED
-        like = next(networks[0].parameters())
+        like = dict(networks[0].named_parameters())[next(iter(shapes))]
         values, self._gradients, free = (
             torch.zeros(len(networks), end, dtype=like.dtype, device=like.device) for _ in range(3)
         )

@@ -65,20 +65,19 @@ class Steps:
         ]
         self._generators = [torch.Generator().manual_seed(seed) for _ in self._halves]
         self._trainings = len(masks)
+        self._rows = filled(min(size, rows))
 
     def __iter__(self) -> Iterator[Step]:
         """An epoch."""
         each = [self._own(i) for i in range(len(self._halves))]
         if self.shared:
             for rows, _ in each[0]:
-                filled = rows.new_zeros(_filled(len(rows)))
-                filled[: len(rows)] = rows
-                yield Step(filled, [len(rows)] * self._trainings)
+                yield Step(with_fillers(rows), [len(rows)] * self._trainings)
             return
         nothing = torch.empty(0, dtype=torch.int64), False
         for batches in zip_longest(*each, fillvalue=nothing):
             counts = [len(rows) for rows, _ in batches]
-            together = torch.zeros(len(batches), _filled(max(counts)), dtype=torch.int64)
+            together = torch.zeros(len(batches), self._rows, dtype=torch.int64)
             for own, (rows, _) in zip(together, batches, strict=True):
                 own[: len(rows)] = rows
             active = [i for i, (_, on) in enumerate(batches) if on]
@@ -92,9 +91,8 @@ class Steps:
                 yield rows, active
 
     def _drawn(self, active: list[int], rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        filled = _filled(max(map(len, rows)))
         noise = {
-            name: torch.ones((len(rows), filled, *layer.shape), dtype=layer.dtype)
+            name: torch.ones((len(rows), self._rows, *layer.shape), dtype=layer.dtype)
             for name, layer in self._noise[0].items()
         }
         for training in active:
@@ -104,13 +102,20 @@ class Steps:
         return noise
 
 
-def _filled(rows: int) -> int:
+def filled(rows: int) -> int:
     """Rows with fillers: a whole number of the processor's vectors.
 
     The last elements of a tensor beyond that are computed otherwise, with other bits, and which
     elements these are would depend on how many trainings there are.
     """
     return math.ceil(rows / VECTOR) * VECTOR
+
+
+def with_fillers(rows: torch.Tensor) -> torch.Tensor:
+    """The rows, and the first row of the data as often as it takes."""
+    together = rows.new_zeros(filled(len(rows)))
+    together[: len(rows)] = rows
+    return together
 
 
 class Noise(nn.Module):

@@ -19,16 +19,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from fairneuron.data.dataset import Dataset, Floats, Mask
 from fairneuron.errors import ModelError
-from fairneuron.forward import evaluation, placed, tensors_of
+from fairneuron.forward import logits, placed, tensors_of
 from fairneuron.models import Penalty, weighted_mean
 from fairneuron.search.muting import OnPath, with_muting
 from fairneuron.search.stack import Stack
-from fairneuron.search.steps import Noise, Step, Steps, dropout_layers, with_noise
+from fairneuron.search.steps import Noise, Step, Steps, dropout_layers, with_fillers, with_noise
 from fairneuron.settings import Schedule
 from fairneuron.terms import Terms
 from fairneuron.tracing import trace
 from fairneuron.training import PLAIN, Progress, Watch, quiet, reproducible, train
 
+JUDGED = 2048  # rows at a time
 _STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -108,7 +109,7 @@ def train_together(
                 terms=terms,
                 progress=progress,
             )[:1]
-        with reproducible(seed), evaluation(jobs[0].model), torch.enable_grad():
+        with reproducible(seed), torch.enable_grad():
             together = _Together(jobs, data, schedule, seed=seed, penalty=penalty, terms=terms)
             return together.run(valid, progress)
     if any(job.on_path is not None for job in jobs):
@@ -176,14 +177,25 @@ def _stackable(jobs: Sequence[Job], data: Dataset, terms: Terms, penalty: Penalt
 
 
 def _runs_stacked(network: nn.Module, data: Dataset) -> bool:
-    """Whether a network's forward can be run for several at once."""
-    stack = Stack([network, network], [None, None])
-    try:
-        with evaluation(network):
-            stack.forward(network, shared=True)(stack.tensors, placed(network, data.x[:2]))
-    except Exception:  # whatever its steps say of stacked tensors
-        return False
-    return True
+    """Whether a network's forward can be run for several at once, with the same outputs.
+
+    Steps that look at values fail, and where rows see each other the fillers show.
+    """
+    own = _private(network)
+    x = placed(own, data.x[with_fillers(torch.arange(min(len(data), 100)))])
+    with torch.no_grad():
+        plain = logits(own, x[: min(len(data), 100)])
+        try:
+            stack = Stack([own, own], [None, None])
+            stacked = stack.forward(own, shared=True)(stack.tensors, x)[0, : len(plain)]
+        except Exception:  # whatever its steps say of stacked tensors
+            return False
+    return torch.allclose(stacked, plain, rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def _private(network: nn.Module) -> nn.Module:
+    """A copy in eval mode to run stacked: what its forward stores is of no use to anybody else."""
+    return copy.deepcopy(network).eval()
 
 
 def _architecture(network: nn.Module) -> tuple[object, ...]:
@@ -214,7 +226,7 @@ class _Together:
         penalty: Penalty | None,
         terms: Terms,
     ) -> None:
-        self.network = network = jobs[0].model
+        self.network = network = _private(jobs[0].model)
         self.schedule, self.penalty, self.terms = schedule, penalty, terms
         self.stack = Stack([job.model for job in jobs], [job.only for job in jobs])
         self.data = _Columns(network, data, [job.weight for job in jobs])
@@ -287,11 +299,11 @@ class _Together:
         return losses + self.strengths * self.penalty(scores, y[:n], group[:n], weights)
 
     def _valid_losses(self, valid: _Columns) -> list[float]:
+        """Of all jobs; the networks see some rows at a time."""
+        x, y, _, weight, _ = valid.at(with_fillers(torch.arange(len(valid.y))).to(valid.x.device))
         with torch.no_grad():
-            out = self.judged(self.stack.tensors, valid.x)
-            return _task_losses(
-                self.terms, out, valid.y, valid.weight, [len(valid.y)] * len(out)
-            ).tolist()
+            out = torch.cat([self.judged(self.stack.tensors, part) for part in x.split(JUDGED)], 1)
+            return _task_losses(self.terms, out, y, weight, [len(valid.y)] * len(out)).tolist()
 
 
 class _Columns:
@@ -336,8 +348,12 @@ def _task_losses(
     weight: torch.Tensor | None,
     counts: Sequence[int],
 ) -> torch.Tensor:
-    """The task loss of each job, ``(jobs,)``, over its first ``counts`` rows."""
-    jobs, n = out.shape[:2]
+    """The task loss of each job, ``(jobs,)``, over its first ``counts`` rows.
+
+    Where jobs have rows of their own, sums are over the fillers too, with the weight 0: their
+    number does not depend on the company.
+    """
+    (jobs, n), shared = out.shape[:2], y.ndim == 1
     y = y.expand(jobs, n)
     weight = None if weight is None else weight.expand(jobs, n)
     if terms.loss is not None:
@@ -353,11 +369,11 @@ def _task_losses(
         losses = binary_cross_entropy_with_logits(out, y.to(out.dtype), reduction="none")
     else:
         losses = cross_entropy(out.movedim(-1, 1), y, reduction="none")
-    most = max(counts)
-    losses = losses[:, :most]
-    weight = None if weight is None else weight[:, :most]
-    if min(counts) < most:
+    if shared:
+        losses = losses[:, : counts[0]]
+        weight = None if weight is None else weight[:, : counts[0]]
+    else:
         ends = torch.tensor(counts, device=out.device)[:, None]
-        there = torch.arange(most, device=out.device) < ends
+        there = torch.arange(n, device=out.device) < ends
         weight = there.to(losses) if weight is None else weight * there
     return losses.mean(1) if weight is None else weighted_mean(losses, weight)
