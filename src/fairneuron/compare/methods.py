@@ -34,13 +34,13 @@ class Named:
         path: ``module:class`` inside the package.
         takes_limit: Whether the class wants to know which gap is lowered.
         options: Further arguments of the class.
-        library: Whether it needs a library of ``fairneuron[peers]``.
+        libraries: What it imports of ``fairneuron[peers]`` when it is at work.
     """
 
     path: str
     takes_limit: bool = True
     options: tuple[tuple[str, Any], ...] = ()
-    library: bool = False
+    libraries: tuple[str, ...] = ()
 
     def __call__(self, limit: dict[str, float]) -> Mitigator:
         """Makes the mitigator for a limit."""
@@ -68,13 +68,20 @@ PEERS: dict[str, Named] = {
     "hsic": Named("baselines.hsic:HSIC"),
     "last-layer": Named("baselines.gradient:LastLayer"),
     "reweighing": Named("baselines.reweighing:Reweighing"),
-    "fairret": Named("baselines.fairret:Fairret", library=True),
+    "fairret": Named("baselines.fairret:Fairret", libraries=("fairret.loss", "fairret.statistic")),
     "linear-post": Named("baselines.linear_post:LinearPost"),
     "linear-post-aware": Named("baselines.linear_post:LinearPost", options=(("aware", True),)),
-    "threshold-optimizer": Named("baselines.threshold:ThresholdOptimizer", library=True),
-    "reject-option": Named("baselines.reject_option:RejectOption", library=True),
-    "oxonfair": Named("baselines.oxonfair:OxonFair", library=True),
-    "exponentiated-gradient": Named("baselines.reductions:ExponentiatedGradient", library=True),
+    "threshold-optimizer": Named(
+        "baselines.threshold:ThresholdOptimizer", libraries=("fairlearn.postprocessing",)
+    ),
+    "reject-option": Named(
+        "baselines.reject_option:RejectOption",
+        libraries=("aif360.algorithms.postprocessing", "aif360.datasets"),
+    ),
+    "oxonfair": Named("baselines.oxonfair:OxonFair", libraries=("oxonfair", "oxonfair.utils")),
+    "exponentiated-gradient": Named(
+        "baselines.reductions:ExponentiatedGradient", libraries=("fairlearn.reductions",)
+    ),
     "neuron-dropping": Named("baselines.neuron_search:NeuronDropping"),
 }
 # As many steps as the 50 epochs of recipe "paper" are on COMPAS; on Census they are 9 epochs. There

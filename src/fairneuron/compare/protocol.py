@@ -7,6 +7,7 @@ later, from the validation figures in the records alone.
 
 from __future__ import annotations
 
+import logging
 import math
 import platform
 import time
@@ -14,7 +15,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -29,7 +30,7 @@ from fairneuron.compare.setting import Setting, signed_gaps
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError, OptionError
 from fairneuron.loading import Parts
-from fairneuron.models import Predictor, mlp
+from fairneuron.models import Predictor
 from fairneuron.repair import FairNeuron
 from fairneuron.settings import Schedule
 from fairneuron.training import train_classifier
@@ -242,30 +243,31 @@ def _require_few(trials: Sequence[Trial]) -> None:
 
 
 def _warm_up(methods: Iterable[MakeMitigator]) -> None:
-    """Does on made-up data what a process does once, so that no method's clock counts it."""
-    data = _made_up()
+    """Does what a process does once, so that no method's clock counts it."""
+    rng = np.random.default_rng(0)
+    y, group = np.arange(64) % 2, np.array(["A", "B"])[np.arange(64) // 2 % 2]
+    data = Dataset.from_arrays(rng.normal(size=(64, 4)).astype(np.float32), y, group)
     model = train_classifier(data, data, hidden=(4,), schedule=Schedule(epochs=2, patience=2))
     for _ in FairNeuron(epochs=1).candidates(model, data, data, seed=0):
         pass
-    for method in methods:
-        if isinstance(method, Named) and method.library:
-            _import_library(method)
+    ours = [method for method in methods if isinstance(method, Named)]
+    _import_all(dict.fromkeys(name for method in ours for name in method.libraries))
 
 
-@cache
-def _import_library(method: Named) -> None:
-    """Lets a method begin on made-up data, which imports its library, once in a process.
+def _import_all(names: Iterable[str]) -> None:
+    """Imports what can be imported; the method that needs what cannot says so itself.
 
-    Whatever it raises, as without the library, it raises again where it is compared.
+    What libraries log at it, such as that of others they could use, is not shown.
     """
-    data = _made_up()
-    model = mlp(data.x.shape[1], (4,))
-    with warnings.catch_warnings(), suppress(Exception):
-        warnings.simplefilter("ignore")
-        next(candidates_of(method({"dp": _ANY}), model, (data, data, data), 0))
-
-
-def _made_up() -> Dataset:
-    rng = np.random.default_rng(0)
-    y, group = np.arange(64) % 2, np.array(["A", "B"])[np.arange(64) // 2 % 2]
-    return Dataset.from_arrays(rng.normal(size=(64, 4)).astype(np.float32), y, group)
+    root, silent = logging.getLogger(), logging.NullHandler()
+    level = root.level
+    root.addHandler(silent)
+    root.setLevel(logging.ERROR)
+    try:
+        for name in names:
+            with warnings.catch_warnings(), suppress(Exception):
+                warnings.simplefilter("ignore")
+                import_module(name)
+    finally:
+        root.removeHandler(silent)
+        root.setLevel(level)
