@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -17,10 +18,18 @@ import torch
 from torch import nn
 
 import fairneuron as fn
+from fairneuron.compare.comparison import Comparison
 from fairneuron.compare.figures import Criterion, Points, worse
-from fairneuron.compare.methods import METHODS, methods_named
+from fairneuron.compare.methods import METHODS, Named, methods_named
 from fairneuron.compare.selection import chosen, front, volume
-from fairneuron.errors import DataError, FairNeuronWarning, OptionError, OutputError
+from fairneuron.compare.setting import make_setting
+from fairneuron.errors import (
+    DataError,
+    FairNeuronWarning,
+    ModelError,
+    OptionError,
+    OutputError,
+)
 from fairneuron.models import Network, mlp
 from tests.conftest import made_up
 
@@ -31,6 +40,11 @@ DATA = made_up(400)
 def small(data: fn.Dataset) -> nn.Module:
     """An untrained network of a few neurons."""
     return mlp(data.x.shape[1], (4,))
+
+
+def with_a_bend(data: fn.Dataset) -> nn.Module:
+    """Another network."""
+    return nn.Sequential(nn.Linear(data.x.shape[1], 4), nn.LeakyReLU(0.1), nn.Linear(4, 1))
 
 
 def compare(**changed: Any) -> fn.Comparison:
@@ -233,6 +247,105 @@ def test_own_split_and_trained_model(parts: Any, trained: nn.Module) -> None:
         compare(model=trained)
 
 
+def test_a_given_model_stays_as_it_is(parts: Any, trained: nn.Module) -> None:
+    """Every module has its own mode again, also after a method that failed; bfloat16 will do."""
+    own = copy.deepcopy(trained).train()
+    own[0].eval()
+    modes = [module.training for module in own.modules()]
+
+    def broken(_: dict[str, float]) -> Any:
+        raise ValueError("no")
+
+    compare(data=parts, model=own, methods={"s": shifted, "broken": broken}, seeds=1)
+    assert [module.training for module in own.modules()] == modes
+    small_one = compare(data=parts, model=own.bfloat16(), seeds=1)
+    assert small_one.records[0]["error"] is None
+    assert small_one.setup["model"].startswith("given Sequential, weights ")
+
+
+def test_libraries_are_imported_before_any_clock_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that cannot be imported stops nobody."""
+    (tmp_path / "slow_library.py").write_text("import time\n\ntime.sleep(0.5)\n")
+    (tmp_path / "broken_library.py").write_text("raise RuntimeError\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    class Slow(Named):
+        def __call__(self, limit: dict[str, float]) -> Any:
+            import slow_library  # type: ignore[import-not-found]  # noqa: F401
+
+            return Shifted()
+
+    libraries = ("no_such_library", "broken_library", "slow_library")
+    found = compare(
+        methods={"slow": Slow("baselines.dropout:Naive", libraries=libraries)}, seeds=1
+    ).records[0]
+    assert found["error"] is None
+    assert found["seconds"] < 0.4
+    sys.modules.pop("slow_library")
+
+
+def test_our_methods_import_no_library_at_work() -> None:
+    """All of what they import is imported before."""
+    for name in ("fairret", "fairlearn", "aif360", "oxonfair"):
+        pytest.importorskip(name)
+    code = """
+import sys
+from torch import nn
+from fairneuron.compare import protocol
+from fairneuron.compare.methods import METHODS
+from tests.conftest import made_up
+methods = [m for m in METHODS.values() if m.libraries]
+protocol._warm_up(methods)
+data = made_up(300)
+model, parts = nn.Sequential(nn.Linear(5, 1)), (data, data, data)
+libraries = ("fairret", "fairlearn", "aif360", "oxonfair", "sklearn", "scipy", "pandas")
+def loaded():
+    return {name for name in sys.modules if name.startswith(libraries)}
+for method in methods:
+    before = loaded()
+    next(protocol.candidates_of(method({"dp": 0.05}), model, parts, 0))
+    late = loaded() - before
+    assert not late, (method.path, sorted(late)[:5])
+print(len(methods))
+"""
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "5"
+
+
+def test_a_method_without_its_library_stands_in_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its own error; those that cannot even be made are where their class says."""
+    monkeypatch.setitem(sys.modules, "fairlearn.postprocessing", None)
+
+    class MadeAware(Named):
+        def __call__(self, limit: dict[str, float]) -> Any:
+            raise ImportError("no such library")
+
+    linear_post = METHODS["linear-post-aware"]
+    assert isinstance(linear_post, Named)
+    methods: dict[str, Any] = {
+        "threshold-optimizer": "threshold-optimizer",
+        "class": MadeAware(METHODS["reject-option"].path),
+        "option": MadeAware(linear_post.path, options=linear_post.options),
+        "blind": MadeAware(linear_post.path),
+        "naive": "naive",
+    }
+    found = {r["method"]: r for r in compare(methods=methods, seeds=1).records}
+    assert "needs the library fairlearn" in found["threshold-optimizer"]["error"]
+    aware = {name: record["needs_sensitive"] for name, record in found.items()}
+    assert aware == dict.fromkeys(methods, True) | {"blind": False, "naive": False}
+    assert found["naive"]["error"] is None
+
+
 # Choice, by hand
 
 
@@ -264,11 +377,13 @@ def record(
         "configurations": configurations,
         "error": None,
         "needs_sensitive": False,
+        "versions": {"python": "3"},
         "seconds": 3.0,
         "cpu_seconds": 2.0,
     } | more
 
 
+SETUP = make_setting(DATA, None).describe()
 FOUR = record(
     (0.85, 0.20, 0.84, 0.19),
     (0.84, 0.05, 0.80, 0.06),
@@ -359,6 +474,34 @@ def test_holm_is_over_the_methods_of_a_table() -> None:
     assert methods["a"]["is_worse"]["accuracy_p"] == pytest.approx(1 / 1024)
 
 
+def test_the_gap_is_not_corrected() -> None:
+    """25 of the 1024 signs of ten ranks sum to 8 or less: lower, however many methods there are."""
+    flat = dict.fromkeys(range(10), 0.05)
+    ours = Points(dict.fromkeys(range(10), 0.8), flat, {}, {})
+    steps = {i: 0.001 * (i + 1) * (1 if i == 7 else -1) for i in range(10)}
+    accuracy = {i: 0.7 + 0.001 * i for i in range(10)}
+    a = Points(accuracy, {i: 0.05 + step for i, step in steps.items()}, {}, {})
+    for names in ("a", "abc", "abcdefgh"):
+        found = worse(dict.fromkeys(names, (a, ours)))["a"]
+        assert found["gap_p"] == pytest.approx(25 / 1024)
+        assert found["accuracy_p"] == pytest.approx(len(names) / 1024)
+        assert found["verdict"] == "not worse"
+
+
+def test_seeds_that_are_left_out_are_told() -> None:
+    """In both tables and below them."""
+    failed = record(seed=9, method="b", error="ValueError: no")
+    records = (*ten("ours", 0.82, 0.05), *ten("b", 0.80, 0.05, 9), failed)
+    text = Comparison(SETUP, records, "ours").to_markdown()
+    assert "b failed on 1 of 10 seeds, which are left out of its means; seed 9" in text
+    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines()]
+    rows = [cells for cells in lines if cells and cells[0] == "b"]
+    assert rows[0][1].endswith("(9 of 10 seeds)")
+    assert [cells[1] for cells in rows[1:]] == ["9 of 10"] * 4
+    assert {cells[1] for cells in lines if cells and cells[0] == "ours"} >= {"10"}
+    assert "seeds)" not in Comparison(SETUP, records[:10], "ours").to_markdown()
+
+
 def test_figures_by_hand() -> None:
     """Flags, signed gaps, ranks within their kind, costs as ratios."""
     apart = ten("aware", 0.84, 0.0, needs_sensitive=True)
@@ -376,6 +519,51 @@ def test_figures_by_hand() -> None:
 
 
 # Going on
+
+
+def test_a_network_is_known_by_more_than_the_name_of_its_function(tmp_path: Path) -> None:
+    """Other widths, activations, settings or weights at the start; the same ones go on."""
+    out = tmp_path / "out"
+
+    def go(make: Any) -> fn.Comparison:
+        def build(data: fn.Dataset) -> nn.Module:
+            return make(data.x.shape[1])
+
+        return compare(model=build, seeds=1, out=out)
+
+    def scaled(width: int) -> nn.Module:
+        net = mlp(width, (4,))
+        with torch.no_grad():
+            net[0].weight.mul_(0.5)
+        return net
+
+    def leaky(slope: float) -> Any:
+        return lambda w: nn.Sequential(nn.Linear(w, 4), nn.LeakyReLU(slope), nn.Linear(4, 1))
+
+    first = go(lambda width: mlp(width, (4,)))
+    assert go(lambda width: mlp(width, (4,))).records == first.records
+    for other in (lambda width: mlp(width, (8,)), scaled, leaky(0.1)):
+        with pytest.raises(OptionError, match="another model_sum"):
+            go(other)
+    out = tmp_path / "leaky"
+    go(leaky(0.1))
+    with pytest.raises(OptionError, match="another model_sum"):
+        go(leaky(0.2))
+
+
+def test_a_setup_with_our_network_is_as_it_was() -> None:
+    """So that records of before stay valid."""
+    names = "protocol data data_sum rows features positive sensitive sensitive_inputs groups"
+    found = make_setting(DATA, None).describe()
+    assert list(found) == [*names.split(), "fixed_split", "model", "threshold"]
+    assert found["model"] == "hidden layers of 32, 32, 32, 1 output"
+
+
+def test_a_network_that_does_not_fit_is_refused_before_any_work(tmp_path: Path) -> None:
+    """Nothing is written."""
+    with pytest.raises(ModelError, match="5"):
+        compare(model=lambda _: mlp(3, (4,)), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_only_what_is_missing_is_computed(tmp_path: Path) -> None:
@@ -441,6 +629,7 @@ def test_failures_are_tried_again(tmp_path: Path) -> None:
         ({"data": made_up(400, seed=1)}, "data_sum"),
         ({"threshold": 0.4}, "threshold"),
         ({"model": None}, "model"),
+        ({"model": with_a_bend}, "model, model_sum"),
     ],
 )
 def test_records_of_another_comparison_are_refused(
@@ -515,12 +704,17 @@ def test_what_cannot_be_sent_runs_here() -> None:
     assert without_times(found) == without_times(compare(methods={"s": shifted}))
 
 
-def test_errors_of_processes_are_ours() -> None:
-    """A network that does not fit the data is refused as it is without processes."""
-    wrong = mlp(3, (4,))
-    parts = DATA.split(0)
-    with pytest.raises(fn.FairNeuronError, match="5"):
-        compare(data=parts, model=wrong, workers=2)
+def test_errors_of_processes_are_ours(tmp_path: Path) -> None:
+    """What a process refuses is refused as it is without processes."""
+    out = tmp_path / "out"
+    compare(out=out)
+    header, *lines = (out / "records.jsonl").read_text().splitlines()
+    changed = [json.loads(line) for line in lines]
+    for one in changed:
+        one["base"]["test"]["accuracy"] = 0.123
+    (out / "records.jsonl").write_text("\n".join([header, *map(json.dumps, changed)]) + "\n")
+    with pytest.raises(OptionError, match="other figures for seed"):
+        compare(methods=["reweighing"], out=out, workers=2)
 
 
 # Names
@@ -537,13 +731,49 @@ def test_unknown_names() -> None:
     for methods in ([], {}, "naive", {"a|b": "naive"}, {"x": 3}, {"x": "naiv"}):
         with pytest.raises(OptionError, match=r"[mM]ethod"):
             compare(methods=methods)
-    for seeds in (0, [], [-1], [1.5]):
+    for seeds in (0, [], [-1], [1.5], 2.0, True, "2", np.int64(0)):
         with pytest.raises(OptionError, match="seed"):
             compare(seeds=seeds)
     with pytest.raises(OptionError, match="workers"):
         compare(workers=0)
     with pytest.raises(DataError):
         compare(data=DATA.subset(np.arange(3)))
+
+
+def test_seeds_of_numpy() -> None:
+    """Count and list are as Python's."""
+    assert [r["seed"] for r in compare(seeds=np.int64(2)).records] == [0, 1]
+    assert [r["seed"] for r in compare(seeds=np.array([4, 2])).records] == [4, 2]
+
+
+AT_HALF = "linear-post linear-post-aware threshold-optimizer reject-option oxonfair".split()
+AT_HALF += ["exponentiated-gradient", "neuron-dropping"]
+
+
+def test_methods_that_decide_at_half_are_refused_at_another_threshold(tmp_path: Path) -> None:
+    """All of them are named, before any work; under another name too."""
+    with pytest.raises(OptionError, match=", ".join(AT_HALF)) as caught:
+        compare(methods=["naive", *AT_HALF], threshold=0.3, out=tmp_path / "out")
+    assert caught.value.code == "option-threshold"
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(OptionError, match="mine"):
+        compare(methods={"mine": "oxonfair"}, threshold=0.6)
+    assert list(methods_named(AT_HALF, 0.5)) == AT_HALF
+
+
+def test_methods_that_take_the_threshold_get_it() -> None:
+    """FairNeuron and what is left of it; the others of ours have none."""
+    named = [name for name in METHODS if name not in AT_HALF]
+    for method in methods_named(named, 0.3).values():
+        made = method({"dp": 0.05})
+        assert getattr(made, "threshold", None) == (
+            0.3 if isinstance(made, fn.FairNeuron) else None
+        )
+    for name, method in methods_named(list(METHODS), 0.5).items():
+        assert method is METHODS[name]
+    names = ["naive", "last-layer"]
+    errors = [record["error"] for record in compare(methods=names, threshold=0.3).records]
+    assert errors == [None] * 4
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -698,6 +928,7 @@ def test_the_command(arrays: Path) -> None:
         (("--data", "compas", "--methods", "naive", "--reference", "hsic"), "reference"),
         (("--data", "compas", "--methods", "naive", "--out", "."), "must be new"),
         (("--data", "compos", "--methods", "naive"), "Did you mean 'compas'"),
+        (("--data", "compas", "--methods", "oxonfair", "--threshold", "0.4"), "decide at"),
     ],
 )
 def test_bad_words_are_refused_without_torch(

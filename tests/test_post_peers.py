@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import fairneuron as fn
+from fairneuron.baselines import linear_post
 from fairneuron.baselines.linear_post import LinearPost, _multipliers
 from fairneuron.baselines.neuron_search import NeuronDropping, _Neurons
 from fairneuron.baselines.oxonfair import OxonFair
@@ -19,7 +21,7 @@ from fairneuron.baselines.reductions import ORACLE, ExponentiatedGradient
 from fairneuron.baselines.reject_option import RejectOption
 from fairneuron.baselines.threshold import ThresholdOptimizer
 from fairneuron.data.dataset import Dataset
-from fairneuron.errors import DataError, ModelError, OptionError
+from fairneuron.errors import DataError, FairNeuronError, ModelError, OptionError
 from fairneuron.models import Network
 from fairneuron.tracing import trace
 from tests.conftest import made_up
@@ -118,7 +120,14 @@ def test_a_peer_tries_as_many_configurations_as_the_others(mitigator) -> None:
     """Whatever the setting is called."""
     made = mitigator()
     names = ("strengths", "shares", "penalties")
-    assert [len(getattr(made, n)) for n in names if hasattr(made, n)] == [CONFIGURATIONS]
+    settings = [getattr(made, n) for n in names if hasattr(made, n)]
+    assert [len(set(values)) for values in settings] == [CONFIGURATIONS]
+
+
+def test_all_places_of_linear_post_lie_up_to_the_least_gap() -> None:
+    """Beyond it there is accuracy to lose alone."""
+    assert min(LinearPost.STRENGTHS) > 0
+    assert max(LinearPost.STRENGTHS) == 1
 
 
 @pytest.mark.parametrize(
@@ -283,8 +292,8 @@ def test_oxonfair_refuses_many_groups(parts, trained) -> None:
         list(OxonFair(aware=True).candidates(trained, data, parts[1], seed=0))
 
 
-def test_a_mixture_gives_the_share_of_its_members(parts, trained) -> None:
-    """Weights sum to 1, and members vote with 0 or 1."""
+def test_a_mixture_draws_a_member_for_each_person(parts, trained) -> None:
+    """Weights sum to 1, members vote with 0 or 1, and decisions follow the shares of the votes."""
     train, valid, test = parts
     mitigator = ExponentiatedGradient(shares=(0.2,), iterations=4, schedule=QUICK)
     ((_, mixture, finite),) = mitigator.candidates(trained, train, valid, seed=0)
@@ -293,10 +302,82 @@ def test_a_mixture_gives_the_share_of_its_members(parts, trained) -> None:
     votes = [
         np.full(len(test), m) if isinstance(m, int) else chosen(m, test) for m in mixture.members
     ]
-    np.testing.assert_allclose(
-        mixture.predict(test)[:, 1], np.dot(mixture.weights, np.array(votes, float)), atol=1e-9
-    )
+    shares = np.dot(mixture.weights, np.array(votes, float))
+    np.testing.assert_allclose(mixture.shares(test), shares, atol=1e-9)
     assert any(isinstance(m, nn.Module) for m in mixture.members)
+    drawn = np.mean(
+        [replace(mixture, seed=seed).predict(test)[:, 1] for seed in range(400)], axis=0
+    )
+    np.testing.assert_allclose(drawn, shares, atol=0.12)  # 5 standard deviations at most
+    assert set(np.unique(mixture.predict(test))) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("criterion", ["dp", "eo", "eodds"])
+def test_reductions_keep_the_bound_on_training_data(criterion) -> None:
+    """As the retrainings of the default schedule are long enough, and the bound is on the gap."""
+    train, valid, _ = made_up(900).split(0, fractions=(0.6, 0.2, 0.2))
+    model = fn.train_classifier(
+        train, valid, hidden=(16,), schedule=fn.Schedule(epochs=8, batch_size=64)
+    )
+    before = float(measured_gap(chosen(model, train), train, criterion))
+    assert before > 0.1
+    mitigator = ExponentiatedGradient({criterion: 0.05}, shares=(0.7, 0.4, 0.1))
+    for settings, mixture, _ in mitigator.candidates(model, train, valid, seed=0):
+        bound = settings["share"] * before
+        assert measured_gap(mixture.shares(train), train, criterion) <= bound + 0.01
+        assert measured_gap(chosen(mixture, train), train, criterion) <= bound + 0.06  # the draw's
+
+
+@pytest.mark.parametrize(
+    ("mitigator", "criterion", "missing"),
+    [
+        (LinearPost, "eo", 1),
+        (LinearPost, "eodds", 0),
+        (RejectOption, "eo", 1),
+        (RejectOption, "eodds", 0),
+        (ThresholdOptimizer, "dp", 0),
+        (ThresholdOptimizer, "eo", 1),
+    ],
+)
+def test_groups_without_a_label_are_refused(mitigator, criterion, missing, parts, trained) -> None:
+    """Before any work: the gap is of rates that a group does not have."""
+    train, valid, _ = parts
+    empty = replace(train, y=np.where(train.group == 1, 1 - missing, train.y))
+    with pytest.raises(DataError, match=f"must have training samples of class {missing}") as caught:
+        next(mitigator({criterion: 0.05}).candidates(trained, empty, valid, seed=0))
+    assert caught.value.code == "data-too-few"
+    assert "; got " in str(caught.value)
+    assert f" 0 of {train.group_names[1]}. Give more data" in str(caught.value)
+
+
+def test_linear_post_and_reject_option_compare_the_groups_that_have_a_rate() -> None:
+    """One of three has no positives: two are left, unless it alone stands against them."""
+    train, valid, _ = made_up(900, groups=3).split(1, fractions=(0.5, 0.25, 0.25))
+    model = fn.train_classifier(train, valid, hidden=(8,), schedule=fn.Schedule(epochs=2))
+    for group in range(3):
+        one = replace(train, y=np.where(train.group == group, 0, train.y))
+        mitigator = LinearPost({"eo": 0.05}, networks=1, strengths=(1.0,))
+        assert len(list(mitigator.candidates(model, one, valid, seed=0))) == 1
+
+
+def test_a_reject_option_without_a_gap_leaves_the_scores(parts, trained) -> None:
+    """Nobody is favoured by a network that decides alike for all."""
+    train, valid, test = parts
+    model = nn.Sequential(nn.Linear(train.x.shape[1], 3), nn.ReLU(), nn.Linear(3, 1)).eval()
+    with torch.no_grad():
+        model[2].weight.zero_()
+        model[2].bias.fill_(-1.0)
+    for _, rule, _ in RejectOption({"dp": 0.05}).candidates(model, train, valid, seed=0):
+        np.testing.assert_allclose(rule.predict(test)[:, 1], positive_scores(model, test))
+
+
+def test_a_linear_program_without_an_optimum_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The solver's status and words are in the error."""
+    failed = SimpleNamespace(status=4, message="Numerical difficulties.")
+    monkeypatch.setattr(linear_post, "linprog", lambda *_args, **_more: failed)
+    with pytest.raises(FairNeuronError, match="status 4 .*Numerical difficulties") as caught:
+        _multipliers(np.ones(3), np.ones((2, 3)), np.array([0, 0]), np.array([0.1]))
+    assert caught.value.code == "linear-program"
 
 
 def test_dropped_neurons_give_nothing(parts, trained) -> None:

@@ -24,10 +24,11 @@ from fairneuron.baselines.postprocess import (
     measured_gap,
     membership,
     positive_scores,
+    require_rates,
 )
 from fairneuron.baselines.protocol import Tuned
 from fairneuron.data.dataset import Dataset
-from fairneuron.errors import require_range, require_whole
+from fairneuron.errors import FairNeuronError, require_range, require_whole
 from fairneuron.limits import DEFAULT_LIMIT, Limit
 from fairneuron.models import Probabilities, probabilities
 from fairneuron.training import train_classifier
@@ -44,7 +45,8 @@ class LinearPost(Tuned):
     duals of the linear program that maximises the expected accuracy over all (randomised) decisions
     on the training rows under a bound on the expected gap; they sum to 0 over the groups.
     Tightening the bound gives a path of λ from 0 on. ``strengths`` are places on that path, on
-    which 1 is where the measured gap on the training rows is least.
+    which 1 is where the measured gap on the training rows is least. The scores of a rule are
+    P(y = 1 | x) less half the right-hand side, so they are for a threshold of .5.
 
     P(y | x) is the given network's. Blind, P(g | x) is the mean of several networks of the same
     widths that predict the group, and P(y, g | x) = P(y | x) P(g | x): in our measurements networks
@@ -64,7 +66,7 @@ class LinearPost(Tuned):
         OptionError: For what is no limit, strength or number.
     """
 
-    STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+    STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 
     def __init__(
         self,
@@ -89,9 +91,11 @@ class LinearPost(Tuned):
 
         Raises:
             ModelError: For networks of more than two classes.
-            DataError: For fewer than two groups.
+            DataError: For fewer than two groups, or too few with a label that the gap is of.
+            FairNeuronError: If a linear program is not solved.
         """
         fitted = fitted_groups(train)
+        require_rates(train, _labels(self.criteria))
         scores = positive_scores(model, train)
         groups: Callable[[Dataset], Probabilities] = (
             _own_group
@@ -144,6 +148,11 @@ class GroupNetworks:
     def __call__(self, data: Dataset) -> Probabilities:
         """``(n, groups)``."""
         return np.mean([probabilities(model, data.x) for model in self.models], axis=0)
+
+
+def _labels(criteria: Sequence[str]) -> list[int | None]:
+    """What the rates of all criteria are given, each once."""
+    return list(dict.fromkeys(chain(*(CONDITIONS[c] for c in criteria))))
 
 
 def _own_group(data: Dataset) -> Probabilities:
@@ -209,7 +218,7 @@ class _Path:
         """Solves the linear programs."""
         weight = np.ones(len(data)) if data.relative_weight is None else data.relative_weight
         weight = weight / weight.sum()
-        labels = list(dict.fromkeys(chain(*(CONDITIONS[c] for c in criteria))))
+        labels = _labels(criteria)
         terms = []
         for label in labels:
             given = {None: 1.0, 1: scores, 0: 1 - scores}[label]
@@ -266,6 +275,9 @@ def _multipliers(gain: Scores, rates: Scores, block: Scores, bound: Scores) -> S
 
     Returns:
         ``(terms,)``: h = 1 where gain > multipliers · rates, 0 where it is below.
+
+    Raises:
+        FairNeuronError: If the solver finds no optimum.
     """
     n, free = len(gain), len(bound)
     low = np.eye(free)[block]  # (terms, conditions)
@@ -276,6 +288,13 @@ def _multipliers(gain: Scores, rates: Scores, block: Scores, bound: Scores) -> S
         bounds=[(0, 1)] * n + [(None, None)] * free,
         method="highs-ds",
     )
+    if result.status != 0:
+        raise FairNeuronError(
+            "linear-program",
+            "The linear program of the multipliers must have an optimum",
+            got=f"status {result.status} of scipy's linprog: {result.message}",
+            cure="Report this with the data, or use another mitigator.",
+        )
     above, below = -result.ineqlin.marginals.reshape(2, -1)
     multipliers: Scores = above - below
     return multipliers

@@ -33,9 +33,9 @@ class NeuronDropping(Tuned):
     2024, section 4). A state is a set of dropped neurons, a step adds or removes one, and the cost
     is the gap plus a penalty on the accuracy that is lost. Theirs is a constant once F1 falls below
     a bound; ours is in proportion to the loss, so its factor leads from one end of the front to the
-    other; and each search starts from the best set that those before it met. Cost is measured on
-    training rows, at most 4,096 drawn ones: small data have a few hundred for validation, and these
-    choose among the results.
+    other; and each search starts from the best set that those before it met. Cost is measured at a
+    threshold of .5 on training rows, at most 4,096 drawn ones: small data have a few hundred for
+    validation, and these choose among the results.
 
     Args:
         limit: As in ``repair``.

@@ -38,8 +38,8 @@ class OxonFair(Tuned):
     infer from x, as in ``LinearPost``, and "uncertain" is a group of its own; rates are compared
     between the true groups.
 
-    The grid is evaluated on the training rows, which count alike. With limits on several gaps their
-    largest is bounded.
+    The grid is evaluated on the training rows, which count alike, at a threshold of .5. With limits
+    on several gaps their largest is bounded.
 
     Args:
         limit: As in ``repair``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ CONDITIONS: dict[str, tuple[int | None, ...]] = {"dp": (None,), "eo": (1,), "eod
 
 @dataclass(eq=False)
 class PostProcessed:
-    """A network with a rule for its decisions.
+    """A network with a rule for its decisions, at a threshold of .5.
 
     Attributes:
         model: The network as it was given.
@@ -99,6 +99,39 @@ def fitted_groups(data: Dataset) -> Mask:
             cure="Choose another sensitive column, or more data.",
         )
     return fitted
+
+
+def require_rates(data: Dataset, labels: Sequence[int | None], *, groups: int = 2) -> None:
+    """Refuses data in which too few groups have a rate to compare, before any work.
+
+    Args:
+        data: Rows count by their ``gap_weight``.
+        labels: Each is given in turn; None for none.
+        groups: How many groups must have rows with each label.
+
+    Raises:
+        DataError: If there are fewer.
+    """
+    for label in labels:
+        present = membership(data, label).any(0)
+        if present.sum() < groups:
+            which = "samples" if label is None else f"samples of class {label}"
+            counts = dict(zip(data.group_names, _counts(data, label), strict=True))
+            raise DataError(
+                "data-too-few",
+                f"{groups} groups must have training {which}",
+                got=", ".join(f"{count} of {name}" for name, count in counts.items()),
+                cure="Give more data, or choose another metric or sensitive column.",
+            )
+
+
+def _counts(data: Dataset, label: int | None) -> list[int]:
+    """How many rows of each group count and have the label."""
+    those = np.ones(len(data), dtype=bool) if label is None else (data.y == 1) == label
+    if data.gap_weight is not None:
+        those &= data.gap_weight > 0
+    counts: list[int] = np.bincount(data.group[those], minlength=len(data.group_names)).tolist()
+    return counts
 
 
 def one_criterion(mitigator: str, criteria: tuple[str, ...]) -> str:

@@ -41,6 +41,9 @@ class Mitigator(Protocol):
 class Tuned(ABC):
     """A mitigator that tries configurations and chooses among them on validation data.
 
+    Its predictors are fitted, and audited for the choice, at a threshold of .5: class 1 from a
+    score of .5 on.
+
     Args:
         limit: As in ``repair``; it also says which gap is lowered.
 
@@ -65,7 +68,11 @@ class Tuned(ABC):
         """What each configuration gives: its settings, a predictor, whether its loss was finite."""
 
     def fit(self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int) -> Predictor:
-        """Tries all configurations and the model as it is, and chooses as ``repair`` does."""
+        """Tries all configurations and the model as it is, and chooses as ``repair`` does.
+
+        The gaps that count are those of decisions at a threshold of .5; other thresholds on the
+        scores of what is chosen give other gaps.
+        """
         tried = [({}, model, True), *self.candidates(model, train, valid, seed=seed)]
         trials = [
             run_trial(i, each, valid, self.limit, train=train) for i, each in enumerate(tried)

@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from fairneuron.baselines.postprocess import (
+    CONDITIONS,
     Scores,
     as_probabilities,
     fitted_groups,
@@ -33,16 +35,18 @@ from fairneuron.training import train as train_network
 from fairneuron.trials import Candidate
 
 MOMENTS = {"dp": "DemographicParity", "eo": "TruePositiveRateParity", "eodds": "EqualizedOdds"}
-ORACLE = Schedule(epochs=2, batch_size=512, learning_rate=0.002, plateau=None, min_steps=40)
+ORACLE = Schedule(epochs=1, batch_size=1024, learning_rate=0.005, plateau=None, min_steps=60)
 
 
 class ExponentiatedGradient(Tuned):
     """A mixture of networks, each retrained on weights and labels that the multipliers give.
 
     Agarwal et al., *A Reductions Approach to Fair Classification* (ICML 2018, Algorithm 1), as in
-    fairlearn. The oracle retrains a copy of the given network for a few epochs. The probability of
-    class 1 is the share of the mixture that decides for it, so the audited decision is the
-    majority's; the rows' own weights play no part.
+    fairlearn. The oracle retrains a copy of the given network for a few epochs. Each person's
+    decision is that of a member drawn by weight, as in the paper (section 3): the bound holds for
+    these decisions, and not for those of the members' majority. The draw is by the seed and a
+    person's place in the data. Decisions are 0 or 1, for a threshold of .5. The rows' own weights
+    play no part.
 
     Args:
         limit: As in ``repair``, on one gap.
@@ -90,12 +94,12 @@ class ExponentiatedGradient(Tuned):
         fitted = fitted_groups(train)
         known = train.subset(fitted[train.group])
         gap = float(measured_gap(positive_scores(model, known) >= 0.5, known, self.criterion))
+        oracle = _Oracle(model, replace(known, weight=None), valid, self.schedule, seed)
         for share in self.shares:
-            oracle = _Oracle(model, replace(known, weight=None), valid, self.schedule, seed)
-            mixture, finite = self._fit(oracle, known, share * gap)
+            mixture, finite = self._fit(oracle, known, share * gap, seed)
             yield {"share": share}, mixture, finite
 
-    def _fit(self, oracle: _Oracle, data: Dataset, bound: float) -> tuple[Mixture, bool]:
+    def _fit(self, oracle: _Oracle, data: Dataset, bound: float, seed: int) -> tuple[Mixture, bool]:
         """The mixture under a bound on the gap, and whether every member's loss was finite."""
         try:
             from fairlearn import reductions
@@ -104,7 +108,7 @@ class ExponentiatedGradient(Tuned):
         moment = getattr(reductions, MOMENTS[self.criterion])
         found = reductions.ExponentiatedGradient(
             oracle,
-            moment(difference_bound=max(bound, 1e-3)),
+            moment(difference_bound=max(_distance(bound, data, self.criterion), 1e-3)),
             eps=self.eps,
             max_iter=self.iterations,
         )
@@ -116,27 +120,51 @@ class ExponentiatedGradient(Tuned):
         members = tuple(_member(found.predictors_[i]) for i in used)
         weights = np.array([found.weights_[i] for i in used])
         finite = all(getattr(found.predictors_[i], "finite", True) for i in used)
-        return Mixture(members, weights / weights.sum()), finite
+        return Mixture(members, weights / weights.sum(), seed), finite
+
+
+def _distance(gap: float, data: Dataset, criterion: str) -> float:
+    """How far a group's rate may be from everybody's, which fairlearn bounds, to keep a gap.
+
+    Of two groups that have shares p ≥ q of the rows, the one of share q is p · gap away. With more
+    groups two of them may be away on both sides.
+    """
+    factors = []
+    for label in CONDITIONS[criterion]:
+        given = data.group if label is None else data.group[(data.y == 1) == label]
+        counts = np.bincount(given)
+        two = np.count_nonzero(counts) == 2
+        factors.append(counts.max() / counts.sum() if two else 0.5)
+    return gap * float(min(factors))
 
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """Networks and constant decisions with weights; it reads ``data.x`` alone.
+    """Networks and constant decisions, of which one is drawn for each person by weight.
+
+    It reads ``data.x`` alone.
 
     Attributes:
         members: Each a network, or the class that it always gives.
         weights: ``(members,)`` that sum to 1.
+        seed: Of the draw.
     """
 
     members: tuple[nn.Module | int, ...]
     weights: Scores
+    seed: int
 
     needs_sensitive = False
 
     def predict(self, data: Dataset) -> Probabilities:
-        """The share of the members, by weight, that decide for each class, ``(n, 2)``."""
+        """Decisions ``(n, 2)``, 0 or 1."""
+        drawn = np.random.default_rng(self.seed).random(len(data)) < self.shares(data)
+        return as_probabilities(drawn.astype(np.float64))
+
+    def shares(self, data: Dataset) -> Scores:
+        """The share of the members, by weight, that decide for class 1, ``(n,)``."""
         decisions = np.stack([_decisions(member, data) for member in self.members])
-        return as_probabilities(np.round(self.weights @ decisions, 12))
+        return np.round(self.weights @ decisions, 12)
 
 
 def _decisions(member: nn.Module | int, data: Dataset) -> Scores:
@@ -152,7 +180,7 @@ def _member(predictor: Any) -> nn.Module | int:
 
 
 class _Oracle:
-    """An estimator for fairlearn, which copies and fits it.
+    """An estimator for fairlearn, which copies and fits it. Copies share what they have found.
 
     Args:
         model: What retraining starts from.
@@ -167,20 +195,21 @@ class _Oracle:
     ) -> None:
         self.model, self.data, self.valid = model, data, valid
         self.schedule, self.seed, self.finite = schedule, seed, True
+        self.found: dict[bytes, tuple[nn.Module, bool]] = {}
 
     def __deepcopy__(self, _memo: object) -> _Oracle:
-        return _Oracle(self.model, self.data, self.valid, self.schedule, self.seed)
+        return copy.copy(self)
 
     def fit(self, _x: object, y: Any, sample_weight: Any) -> _Oracle:
         """Retrains a copy of the network on labels and weights ``(n,)``."""
-        data = replace(
-            self.data,
-            y=np.array(y, dtype=np.int64),
-            weight=np.array(sample_weight, dtype=np.float64),
-        )
-        own = copy.deepcopy(trainable(self.model))
-        self.finite = train_network(own, data, self.valid, self.schedule, seed=self.seed)
-        self.model = in_precision_of(self.model, own)
+        labels, weight = np.array(y, dtype=np.int64), np.array(sample_weight, dtype=np.float64)
+        data = replace(self.data, y=labels, weight=weight)
+        key = sha256(labels.tobytes() + weight.tobytes()).digest()
+        if key not in self.found:  # fairlearn asks again for the same multipliers
+            own = copy.deepcopy(trainable(self.model))
+            finite = train_network(own, data, self.valid, self.schedule, seed=self.seed)
+            self.found[key] = in_precision_of(self.model, own), finite
+        self.model, self.finite = self.found[key]
         return self
 
     def predict(self, x: Any) -> Scores:

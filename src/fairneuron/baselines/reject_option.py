@@ -6,7 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from fairneuron.baselines.postprocess import (
     needs_library,
     one_criterion,
     positive_scores,
+    require_rates,
 )
 from fairneuron.baselines.protocol import Tuned
 from fairneuron.data.dataset import Dataset
@@ -42,11 +43,12 @@ class RejectOption(Tuned):
     Kamiran, Karim and Zhang, *Decision Theory for Discrimination-Aware Classification* (ICDM 2012,
     section III-A), as aif360's RejectOptionClassification finds the margin: the one of the best
     balanced accuracy among those that keep the metric within a bound, on the training rows. The
-    threshold stays at .5, as in the paper: aif360 would also search for one, by balanced accuracy,
+    threshold is .5, as in the paper: aif360 would also search for one, by balanced accuracy,
     which costs much of the accuracy where classes are not balanced. A bound that no margin keeps
     gets the margin of the one before it.
 
-    With more than two groups those whose rate is below everybody's stand against the others.
+    With more than two groups those whose rate is below everybody's stand against the others. Where
+    no rate is below it, there is no gap, and the network's scores stay.
 
     Args:
         limit: As in ``repair``, on one gap. For equalised odds aif360 bounds the mean of the
@@ -84,17 +86,22 @@ class RejectOption(Tuned):
 
         Raises:
             ModelError: For networks of more than two classes.
-            DataError: For fewer than two groups.
+            DataError: For fewer than two groups, or too few with a label that the gap is of.
         """
         fitted = fitted_groups(train)
+        require_rates(train, CONDITIONS[self.criterion])
         known = train.subset(fitted[train.group])
         scores = positive_scores(model, known)
         gap = float(measured_gap(scores >= 0.5, known, self.criterion))
         favoured = _favoured(scores, known, self.criterion)
-        tables = self._tables(scores, known, favoured)
+        tables = self._tables(scores, known, favoured) if gap > 0 else None
+        if tables:
+            sides = (favoured[known.group] > 0).astype(np.int64)[:, None]
+            split = replace(known, sensitive=sides, sensitive_levels=(("below", "above"),))
+            require_rates(split, CONDITIONS[self.criterion])
         option = None
         for share in self.shares:
-            option = self._fit(tables, share * gap) or option
+            option = (self._fit(tables, share * gap) or option) if tables else None
             rule = _Reject(option, favoured) if option else _base
             yield (
                 {"share": share},

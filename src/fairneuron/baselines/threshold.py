@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from fairneuron.baselines.postprocess import (
     needs_library,
     one_criterion,
     positive_scores,
+    require_rates,
 )
 from fairneuron.baselines.protocol import Tuned
 from fairneuron.data.dataset import Dataset
@@ -39,7 +40,8 @@ class ThresholdOptimizer(Tuned):
     fairlearn's ``tol`` bounds the gap; for equalised odds, which it cannot relax, its decision is
     taken for a random part of the people and the network's for the others.
 
-    Decisions are drawn by the seed and a person's place in the data.
+    Decisions are drawn by the seed and a person's place in the data. They are 0 or 1, for a
+    threshold of .5; where they are the network's, they are its decisions at .5.
 
     Args:
         limit: As in ``repair``, on one gap.
@@ -68,10 +70,11 @@ class ThresholdOptimizer(Tuned):
 
         Raises:
             ModelError: For networks of more than two classes.
-            DataError: For fewer than two groups.
+            DataError: For fewer than two groups, and groups without samples of both classes.
         """
         fitted = fitted_groups(train)
         known = train.subset(fitted[train.group])
+        require_rates(replace(known, weight=None), (1, 0), groups=int(fitted.sum()))
         scores = positive_scores(model, known)
         gap = float(measured_gap(scores >= 0.5, known, self.criterion))
         for share in self.shares:

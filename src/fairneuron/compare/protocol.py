@@ -114,8 +114,9 @@ class Job:
     ) -> dict[str, Any]:
         """What a method did, or why it failed: nothing that it raises stops the others."""
         clock = Clock()
-        needs_sensitive = _needs_sensitive(method)  # of one that cannot be made, its class says it
+        needs_sensitive = False
         try:
+            needs_sensitive = _needs_sensitive(method)  # if it cannot be made, its class says so
             with clock:
                 mitigator = method({criterion: _ANY})
                 needs_sensitive = _needs_sensitive(mitigator)
