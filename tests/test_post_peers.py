@@ -350,8 +350,8 @@ def test_groups_without_a_label_are_refused(mitigator, criterion, missing, parts
     assert f" 0 of {train.group_names[1]}. Give more data" in str(caught.value)
 
 
-def test_linear_post_and_reject_option_compare_the_groups_that_have_a_rate() -> None:
-    """One of three has no positives: two are left, unless it alone stands against them."""
+def test_linear_post_compares_the_groups_that_have_a_rate() -> None:
+    """One of three has no positives: two are left."""
     train, valid, _ = made_up(900, groups=3).split(1, fractions=(0.5, 0.25, 0.25))
     model = fn.train_classifier(train, valid, hidden=(8,), schedule=fn.Schedule(epochs=2))
     for group in range(3):
@@ -375,7 +375,7 @@ def test_a_linear_program_without_an_optimum_is_told(monkeypatch: pytest.MonkeyP
     """The solver's status and words are in the error."""
     failed = SimpleNamespace(status=4, message="Numerical difficulties.")
     monkeypatch.setattr(linear_post, "linprog", lambda *_args, **_more: failed)
-    with pytest.raises(FairNeuronError, match="status 4 .*Numerical difficulties") as caught:
+    with pytest.raises(FairNeuronError, match=r"status 4 .*Numerical difficulties") as caught:
         _multipliers(np.ones(3), np.ones((2, 3)), np.array([0, 0]), np.array([0.1]))
     assert caught.value.code == "linear-program"
 
