@@ -350,17 +350,16 @@ def test_paper_recipe_is_slice_cluster_and_selective_dropout(
 
 
 def test_a_strength_that_does_not_close_the_gap_is_raised(parts, trained, monkeypatch) -> None:
-    """Fourfold, up to three times, for the shares that need it; a given one is kept."""
+    """Once, for the shares that need it; a given one is kept."""
     jobs, _ = watched(monkeypatch)
     result = fn.repair(trained, *parts[:2], neuron_share=(0.05, 1.0), schedule=LONG)
     tried = [job.strength for job in jobs]
     assert tried[:2] == [0.7, 0.7]
-    assert set(tried) <= {0.7, 2.8, 11.2, 44.8}
-    assert tried.count(2.8) <= 2
+    assert set(tried[2:]) <= {2.8}
     for share in (0.05, 1.0):
         ways = [t for t in result.trials[1:] if t.settings["neuron_share"] == share]
         closed = min(t.training["dp"] for t in ways) <= 0.2 * result.trials[0].training["dp"]
-        assert closed or ways[0].settings["strength"] == 44.8
+        assert closed or ways[0].settings["strength"] == 2.8
     jobs.clear()
     fn.repair(trained, *parts[:2], neuron_share=0.05, strengths=0.1, schedule=LONG)
     assert [job.strength for job in jobs] == [0.1]

@@ -114,7 +114,7 @@ def repair(
         str | None,
         typer.Option(
             help="conflict: λ, the weight of the gap beside the loss; several with commas.",
-            show_default="0.7",
+            show_default="0.7, or 2.8 where that does not close the gap",
         ),
     ] = None,
     gamma: Annotated[

@@ -46,7 +46,7 @@ from fairneuron.walk import amounts_to, gaps_between, mix
 Explanation = ConflictExplanation | PathSummary
 Masks = Mapping[float, Mapping[str, torch.Tensor]]
 """By share of neurons, which elements may change, by parameter name."""
-STRENGTH, RAISED = 0.7, 3  # λ, and how often it is made four times as large to close the gap
+STRENGTH, RAISED = 0.7, 2.8  # λ, and the one to try where that does not close the gap
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,14 +251,13 @@ class Conflict(ConflictSettings):
 
     def _raise(self, task: Task, masks: Masks, ways: list[Way]) -> None:
         """Puts longer ways, with a larger λ, where the gap does not go, in place."""
-        for _ in range(RAISED):
-            short = [i for i, way in enumerate(ways) if way.finite and not way.closed]
-            if not short or not task.terms.has_time:
-                return
-            tried = [(ways[i].share, 4 * ways[i].strength) for i in short]
-            for i, longer in zip(short, self._ways(task, masks, tried), strict=False):
-                if longer.finite:
-                    ways[i] = longer
+        short = [i for i, way in enumerate(ways) if way.finite and not way.closed]
+        if not short or not task.terms.has_time:
+            return
+        tried = [(ways[i].share, RAISED) for i in short]
+        for i, longer in zip(short, self._ways(task, masks, tried), strict=False):
+            if longer.finite:
+                ways[i] = longer
 
     def _ways(
         self,
