@@ -131,7 +131,8 @@ class ConflictSettings:
     Attributes:
         neuron_share: In (0, 1]: the largest share of hidden neurons whose incoming weights may
             change.
-        strengths: λ, above 0. None: 0.7, and 2.8 where that does not close the gap on training data.
+        strengths: λ, above 0. None: 0.7, and 2.8 where that does not close the gap on training
+            data.
         stops: In [-1, 1]: the way to the retrained network is gone until these shares of the
             original gap are left on training data, or it is turned round by so much where they are
             below 0; each stop is a candidate.
