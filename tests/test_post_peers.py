@@ -418,6 +418,7 @@ def test_no_more_neurons_are_dropped_than_allowed(parts, trained) -> None:
 def test_neurons_that_give_something_for_nothing_are_refused(parts) -> None:
     """Zeroing a sigmoid neuron's weights would leave it at a half."""
     model = nn.Sequential(nn.Linear(5, 4), nn.Sigmoid(), nn.Linear(4, 1)).eval()
+    nn.init.constant_(model[2].bias, 3.0)  # no outputs that look like probabilities
     with pytest.raises(ModelError, match="must give 0"):
         list(NeuronDropping().candidates(model, *parts[:2], seed=0))
 
