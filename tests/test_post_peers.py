@@ -377,7 +377,7 @@ def test_a_linear_program_without_an_optimum_is_told(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(linear_post, "linprog", lambda *_args, **_more: failed)
     with pytest.raises(FairNeuronError, match=r"status 4 .*Numerical difficulties") as caught:
         _multipliers(np.ones(3), np.ones((2, 3)), np.array([0, 0]), np.array([0.1]))
-    assert caught.value.code == "linear-program"
+    assert caught.value.code == "data-linear-program"
 
 
 def test_dropped_neurons_give_nothing(parts, trained) -> None:

@@ -290,7 +290,7 @@ def _multipliers(gain: Scores, rates: Scores, block: Scores, bound: Scores) -> S
     )
     if result.status != 0:
         raise FairNeuronError(
-            "linear-program",
+            "data-linear-program",
             "The linear program of the multipliers must have an optimum",
             got=f"status {result.status} of scipy's linprog: {result.message}",
             cure="Report this with the data, or use another mitigator.",
