@@ -264,7 +264,8 @@ def test_any_mask_holds(seed: int, name: str) -> None:
 
 def test_repair_changes_the_chosen_neurons_alone_under_weight_decay(parts, trained) -> None:
     """As without the caller's optimiser."""
-    result = fn.repair(trained, *parts[:2], strengths=0.5, epochs=3, optimiser=OPTIMISERS["AdamW"])
+    options = {"strengths": 0.5, "neuron_share": 0.1, "epochs": 3}
+    result = fn.repair(trained, *parts[:2], optimiser=OPTIMISERS["AdamW"], **options)
     chosen = {(n.layer, n.unit) for n in result.explanation.neurons}
     moved = set()
     for name, value in result.trials[1].model.state_dict().items():
@@ -470,7 +471,7 @@ def test_there_is_a_candidate_however_short_the_time(
 ) -> None:
     """Of a network that was trained for an epoch."""
     options = {"recipe": recipe, "optimiser": optimiser}
-    options |= {"neuron_share": 0.1} if recipe == "conflict" else {}
+    options |= {"neuron_share": 0.1, "strengths": 0.7} if recipe == "conflict" else {}
     result = fn.repair(trained, *parts[:2], time_budget=1e-9, **options)
     assert result.stopped == "the time budget of 1e-09 s ended the retraining early"
     assert result.trials[1].metrics is not None

@@ -237,7 +237,12 @@ class _Together:
         noise: list[dict[str, Noise]] = []
         if any(mask is not None for mask in dropped):
             self.quiet = self.stack.forward(network, shared=False)
-            twins, noise = map(list, zip(*(job.noisy() for job in jobs), strict=True))
+            twins, noise = map(
+                list,
+                zip(
+                    *(replace(job, model=_private(job.model)).noisy() for job in jobs), strict=True
+                ),
+            )
             for twin in twins:
                 twin(self.data.x[:1])  # which shows the shapes
             self.noisy = self.stack.forward(twins[0], shared=False)
