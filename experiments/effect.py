@@ -71,7 +71,7 @@ PARTS = {
     "census-sex": Part("Census, sex an input", "census", True, 10, tuple(PEERS)),
     "credit": Part("German Credit, sex not an input", "credit", False, 10, tuple(PEERS)),
     "ablations-compas-race": Part(
-        "Ablations on COMPAS, race an input", "compas", True, 20, OURS, ("dp",), first=1100
+        "Ablations on COMPAS, race an input", "compas", True, 10, OURS, ("dp",), first=1100
     ),
     "ablations-census": Part(
         "Ablations on Census, sex not an input", "census", False, 3, OURS, ("dp",)
