@@ -25,9 +25,9 @@ from fairneuron.conflict import gap_penalty
 from fairneuron.data.dataset import Dataset
 from fairneuron.search.together import Job, train_together
 
-SETTINGS = {  # title, whether the sensitive column is an input, hidden layers, target
-    "compas": ("COMPAS", True, (32, 32, 32), 2),
-    "census": ("Census", False, (128, 128, 128), 8),
+SETTINGS = {  # title, whether the sensitive column is an input, hidden layers
+    "compas": ("COMPAS", True, (32, 32, 32)),
+    "census": ("Census", False, (128, 128, 128)),
 }
 SHARES, STOPS = (0.03, 0.1, 0.3), tuple(np.linspace(0.9, 0, 12).tolist())
 GAMMAS = (0.5, 0.7, 0.9)
@@ -88,7 +88,7 @@ The target is a ratio of 6 on COMPAS and of 3 on Census. Candidates: the same wi
 
 def repairs(name: str, turns: int) -> str:
     """A row of the second table."""
-    title, include, hidden, _ = SETTINGS[name]
+    title, include, hidden = SETTINGS[name]
     train, valid, _ = fn.load_dataset(name, include_sensitive=include).split(0)
     train_base = partial(fn.train_classifier, train, valid, hidden=hidden, seed=0)
     model = train_base()
@@ -125,7 +125,7 @@ def section(quick: bool = False) -> str:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for name, (title, include, hidden, _) in SETTINGS.items():
+        for name, (title, include, hidden) in SETTINGS.items():
             train, valid, _ = fn.load_dataset(name, include_sensitive=include).split(0)
             model = fn.train_classifier(train, valid, hidden=hidden, seed=0)
             for what, (run, schedule) in searches(model, train, valid).items():
