@@ -47,6 +47,23 @@ def test_soft_gap_without_two_groups_is_zero() -> None:
     assert float(soft_gap(SCORES[2:4], Y[2:4], torch.tensor([5, 5]), ("dp",))) == 0
 
 
+def test_pulls_are_summed_on_one_thread(trained, parts) -> None:
+    """How many threads share a sum changes its last bits; the caller's number of them stays."""
+    seen, threads = [], torch.get_num_threads()
+
+    def spy(out: torch.Tensor, y: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return nn.functional.binary_cross_entropy_with_logits(out, y.to(out))
+
+    try:
+        torch.set_num_threads(2)
+        neuron_pulls(trace(trained), parts[0], ("dp",), spy)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert set(seen) == {1}
+
+
 def test_pulls_are_gradients_over_all_the_data(trained, parts) -> None:
     """Batch by batch gives what autograd gives on everything at once.
 

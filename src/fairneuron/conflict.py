@@ -19,7 +19,7 @@ import torch
 
 from fairneuron.data.dataset import Dataset, Floats
 from fairneuron.errors import ModelError, require_range
-from fairneuron.forward import evaluation, logits, placed
+from fairneuron.forward import evaluation, logits, one_thread, placed
 from fairneuron.graph import Graph, Recorder
 from fairneuron.models import Penalty, TaskLoss, positive_score, task_loss
 
@@ -126,6 +126,7 @@ class Neuron:
         return self.pull * math.sqrt(max(0.0, 1 - self.conflict**2)) * self.active
 
 
+@one_thread()
 def neuron_pulls(
     graph: Graph, data: Dataset, criteria: Sequence[str], task: TaskLoss = task_loss
 ) -> list[Neuron]:
@@ -275,6 +276,7 @@ class ConflictExplanation:
         }
 
 
+@one_thread()
 def explain_conflict(
     graph: Graph,
     data: Dataset,

@@ -21,6 +21,7 @@ from torch import nn
 from fairneuron.batches import Batches
 from fairneuron.checks import copied
 from fairneuron.errors import DataError, FairNeuronError, OptionError, require_known
+from fairneuron.forward import one_thread
 from fairneuron.paths import Means, Paths, count_paths
 from fairneuron.slicing import Slicer
 from fairneuron.training import quiet
@@ -204,16 +205,13 @@ def _task(
     if not len(next(iter(block.values()), ())):
         return
     slicing = ray.get(shared)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        x = _inputs(block, slicing.columns)
-        slicer = Slicer(slicing.model, slicing.example, slicing.gamma, slicing.contribution)
-        yield step(slicer, Batches(x, slicing.batch_size), means)
-    except FairNeuronError as error:
-        yield {"error": np.array([error], dtype=object)}
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread():
+        try:
+            x = _inputs(block, slicing.columns)
+            slicer = Slicer(slicing.model, slicing.example, slicing.gamma, slicing.contribution)
+            yield step(slicer, Batches(x, slicing.batch_size), means)
+        except FairNeuronError as error:
+            yield {"error": np.array([error], dtype=object)}
 
 
 def _sums(slicer: Slicer, batches: Batches, _: Means | None) -> Block:

@@ -35,6 +35,21 @@ def evaluation(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Keeps torch to one thread, and gives the number that it had.
+
+    How sums are split among threads changes their last bits; and threads of torch wait busily for
+    more to do, on cores that others may want.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
 def placed(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Inputs on the device and in the precision of the model's parameters."""
     first = next((p for p in model.parameters() if p.is_floating_point()), None)

@@ -11,9 +11,7 @@ neither the order of summing, nor the width of vectors, nor the device can chang
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
@@ -51,20 +49,6 @@ def compiled() -> bool:
             "compiler, then fairneuron again (or set FAIRNEURON_KERNEL=torch to be content)",
         )
     return extension() is not None
-
-
-@contextmanager
-def cores_left() -> Iterator[int]:
-    """Keeps torch to one thread, and gives the number that it had, for the kernel to use.
-
-    Torch's threads wait busily for more to do, on the cores that the kernel wants.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
 
 
 def keep_prefix(c: torch.Tensor, gamma: float, *, absolute: bool = False) -> torch.Tensor:

@@ -26,8 +26,9 @@ from fairneuron.activations import Activations, Values
 from fairneuron.batches import Batches, Samples
 from fairneuron.data.dataset import Ints
 from fairneuron.errors import ModelError, OptionError, require_known, require_range
+from fairneuron.forward import one_thread
 from fairneuron.graph import Elementwise, Layer, Linear, Sum
-from fairneuron.kernel import Wiring, compiled, cores_left, keep_prefix
+from fairneuron.kernel import Wiring, compiled, keep_prefix
 from fairneuron.paths import Means, Paths, count_paths
 from fairneuron.training import Progress, quiet
 
@@ -110,7 +111,7 @@ def activation_paths(
     means = slicer.activations.means(batches, progress) if means is None else means
     slicer.relative_to(means)
     parts, done = [], 0
-    with cores_left() if slicer.compiled else nullcontext(1) as threads:
+    with one_thread() if slicer.compiled else nullcontext(1) as threads:
         for values in slicer.activations.of(batches):
             parts.append(slicer.signatures(values, threads)[0].cpu().numpy())
             done += len(parts[-1])

@@ -20,7 +20,7 @@ from torch import nn
 from fairneuron.checks import check_model
 from fairneuron.data.dataset import Dataset, Floats, Mask
 from fairneuron.errors import DataError, ModelError, require_range
-from fairneuron.forward import evaluation, logits, placed
+from fairneuron.forward import evaluation, logits, one_thread, placed
 from fairneuron.graph import DROPOUT
 from fairneuron.models import Penalty, TaskLoss, mlp, positive_score, task_loss
 from fairneuron.settings import Schedule
@@ -41,14 +41,9 @@ def quiet(_what: str, _done: int, _of: int) -> None:
 def reproducible(seed: int) -> Iterator[None]:
     """Seeds torch and computes on one thread: neither cores nor earlier calls change results."""
     require_range("seed", seed, 0, 2**63 - 1)
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), one_thread():
         torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+        yield
 
 
 def train(

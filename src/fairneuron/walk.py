@@ -17,7 +17,7 @@ from torch import nn
 
 from fairneuron.conflict import soft_gap
 from fairneuron.data.dataset import Dataset, Floats
-from fairneuron.forward import evaluation, logits, placed
+from fairneuron.forward import evaluation, logits, one_thread, placed
 from fairneuron.metrics.definitions import POSITIVE
 from fairneuron.models import positive_score
 
@@ -35,6 +35,7 @@ def mix(original: nn.Module, retrained: nn.Module, amount: float) -> nn.Module:
     return mixed
 
 
+@one_thread()
 def gaps_between(
     original: nn.Module,
     retrained: nn.Module,

@@ -5,17 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import torch
-
 from fairneuron.compare.protocol import Job
 from fairneuron.compare.records import Record
 from fairneuron.errors import FairNeuronError, FairNeuronWarning, OutputError, warn
+from fairneuron.forward import one_thread
 
 Done = Callable[[Record], None]
 
@@ -43,21 +42,10 @@ def run_jobs(jobs: Sequence[Job], done: Done, workers: int = 1) -> None:
         else:
             processes.run()
             return
-    with _one_thread():
+    with one_thread():
         for job in jobs:
             for record in job.run():
                 done(record)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch computes on one thread inside, so that times can be compared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _Processes:
@@ -125,7 +113,7 @@ class _Processes:
 def _work(job: Job, connection: Connection) -> None:
     """The process: one thread; into the pipe go records, warnings, and None or what was raised."""
     # of an interrupt, and of a pipe without another end, that end tells people
-    with suppress(KeyboardInterrupt, BrokenPipeError), _one_thread():
+    with suppress(KeyboardInterrupt, BrokenPipeError), one_thread():
         end: Any = None
         with warnings.catch_warnings(record=True) as caught:
             try:
