@@ -747,7 +747,7 @@ def test_seeds_of_numpy() -> None:
 
 
 AT_HALF = "linear-post linear-post-aware threshold-optimizer reject-option oxonfair".split()
-AT_HALF += ["exponentiated-gradient", "neuron-dropping"]
+AT_HALF += ["exponentiated-gradient", "neuron-dropping", "equalized-odds"]
 
 
 def test_methods_that_decide_at_half_are_refused_at_another_threshold(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 import fairneuron as fn
 from fairneuron.baselines import linear_post
+from fairneuron.baselines.hardt import EqualizedOdds
 from fairneuron.baselines.linear_post import LinearPost, _multipliers
 from fairneuron.baselines.neuron_search import NeuronDropping, _Neurons
 from fairneuron.baselines.oxonfair import OxonFair
@@ -33,6 +35,7 @@ PEERS = {
     "OxonFair": lambda limit: OxonFair(limit, shares=(0.5, 0.1), networks=1),
     "OxonFair aware": lambda limit: OxonFair(limit, aware=True, shares=(0.5, 0.1)),
     "ThresholdOptimizer": lambda limit: ThresholdOptimizer(limit, shares=(0.5, 0.1)),
+    "EqualizedOdds": lambda limit: EqualizedOdds(limit, shares=(0.5, 0.1)),
     "RejectOption": lambda limit: RejectOption(limit, shares=(0.5, 0.2), margins=20),
     "ExponentiatedGradient": lambda limit: ExponentiatedGradient(
         limit, shares=(0.5, 0.1), iterations=3, schedule=QUICK
@@ -43,6 +46,7 @@ DEFAULTS = (
     LinearPost,
     OxonFair,
     ThresholdOptimizer,
+    EqualizedOdds,
     RejectOption,
     ExponentiatedGradient,
     NeuronDropping,
@@ -148,7 +152,9 @@ def test_without_its_library_a_peer_says_what_to_install(
         list(PEERS[name]({"dp": 0.05}).candidates(trained, *parts[:2], seed=0))
 
 
-@pytest.mark.parametrize("mitigator", [ThresholdOptimizer, RejectOption, ExponentiatedGradient])
+@pytest.mark.parametrize(
+    "mitigator", [ThresholdOptimizer, EqualizedOdds, RejectOption, ExponentiatedGradient]
+)
 def test_methods_for_one_gap_refuse_two(mitigator) -> None:
     """But equalised odds contain equal opportunity."""
     with pytest.raises(OptionError, match="lowers one gap"):
@@ -171,7 +177,8 @@ def test_the_network_decides_on_people_of_unknown_groups(parts, trained) -> None
         replace(part, sensitive_levels=(("A", "B", "unknown"),)) for part in parts
     )
     hidden = replace(test, sensitive=np.where(np.arange(len(test))[:, None] % 3, test.sensitive, 2))
-    for name in ("LinearPost aware", "OxonFair aware", "ThresholdOptimizer", "RejectOption"):
+    aware = ("LinearPost aware", "OxonFair aware")
+    for name in (*aware, "ThresholdOptimizer", "EqualizedOdds", "RejectOption"):
         *_, (_, rule, _) = PEERS[name]({"dp": 0.05}).candidates(trained, train, valid, seed=0)
         changed = chosen(rule, hidden) != chosen(trained, hidden)
         assert changed.any()
@@ -270,6 +277,44 @@ def test_reject_option_finds_the_margin_that_a_search_by_hand_finds(parts, train
     np.testing.assert_array_equal(chosen(rule, train), max(kept, key=balanced))
 
 
+def test_reject_option_is_aif360s(parts, trained, scored) -> None:
+    """The same margin and decisions as from its own tables, in which no rows are put together."""
+    from aif360.algorithms.postprocessing import RejectOptionClassification
+    from aif360.datasets import BinaryLabelDataset
+
+    train, scores = scored
+    gap = float(measured_gap(scores >= 0.5, train, "dp"))
+    (_, rule, _), *_ = RejectOption(shares=(0.4,), margins=20).candidates(
+        trained, train, parts[1], seed=0
+    )
+
+    def table(labels: np.ndarray) -> BinaryLabelDataset:
+        columns = {"label": labels, "score": scores, "group": train.group}
+        return BinaryLabelDataset(
+            df=pd.DataFrame(columns, dtype=float),
+            label_names=["label"],
+            scores_names=["score"],
+            protected_attribute_names=["group"],
+        )
+
+    above = float(np.argmax([scores[train.group == g].mean() for g in (0, 1)]))
+    theirs = RejectOptionClassification(
+        unprivileged_groups=[{"group": 1 - above}],
+        privileged_groups=[{"group": above}],
+        low_class_thresh=0.5,
+        high_class_thresh=0.6,
+        num_class_thresh=1,
+        num_ROC_margin=20,
+        metric_name="Statistical parity difference",
+        metric_ub=0.4 * gap,
+        metric_lb=-0.4 * gap,
+    )
+    theirs.fit(table(train.y), table(scores >= 0.5))
+    assert rule.rule.option.ROC_margin == theirs.ROC_margin > 0
+    wanted = theirs.predict(table(scores >= 0.5)).labels[:, 0]
+    np.testing.assert_array_equal(chosen(rule, train), wanted == 1)
+
+
 def test_blind_oxonfair_infers_groups_and_bounds_the_gap_of_the_true_ones(parts, trained) -> None:
     """On the training rows the bound holds, as the grid was searched there."""
     train, valid, _ = parts
@@ -333,6 +378,8 @@ def test_reductions_keep_the_bound_on_training_data(criterion) -> None:
     [
         (LinearPost, "eo", 1),
         (LinearPost, "eodds", 0),
+        (EqualizedOdds, "eo", 1),
+        (EqualizedOdds, "eodds", 0),
         (RejectOption, "eo", 1),
         (RejectOption, "eodds", 0),
         (ThresholdOptimizer, "dp", 0),
@@ -430,6 +477,7 @@ def test_neurons_that_give_something_for_nothing_are_refused(parts) -> None:
         lambda: LinearPost(networks=0),
         lambda: OxonFair(shares=(2,)),
         lambda: ThresholdOptimizer(shares=(-0.1,)),
+        lambda: EqualizedOdds(shares=(1.1,)),
         lambda: RejectOption(margins=1),
         lambda: ExponentiatedGradient(iterations=0),
         lambda: NeuronDropping(most=0),

@@ -6,9 +6,11 @@ them.
 """
 
 from fairneuron.baselines.ablations import ContinuedTraining, RandomSamples
+from fairneuron.baselines.adversaries import FAD, EthicalAdversaries
 from fairneuron.baselines.dropout import Naive, Ordinary, PureDropout, RandomDropout
 from fairneuron.baselines.fairret import Fairret
 from fairneuron.baselines.gradient import DiffDP, FineTuning, LastLayer
+from fairneuron.baselines.hardt import EqualizedOdds
 from fairneuron.baselines.hsic import HSIC
 from fairneuron.baselines.linear_post import LinearPost
 from fairneuron.baselines.neuron_search import NeuronDropping
@@ -20,9 +22,12 @@ from fairneuron.baselines.reweighing import Reweighing
 from fairneuron.baselines.threshold import ThresholdOptimizer
 
 __all__ = [
+    "FAD",
     "HSIC",
     "ContinuedTraining",
     "DiffDP",
+    "EqualizedOdds",
+    "EthicalAdversaries",
     "ExponentiatedGradient",
     "Fairret",
     "FineTuning",

@@ -121,7 +121,13 @@ ABLATIONS: dict[str, Named] = {
     "continued-training": Named("baselines.ablations:ContinuedTraining"),
 }
 """FairNeuron without some part of it: what each part is good for."""
-METHODS = PEERS | ABLATIONS
+PAPER: dict[str, Named] = {
+    "fad": Named("baselines.adversaries:FAD"),
+    "ethical-adversaries": Named("baselines.adversaries:EthicalAdversaries"),
+    "equalized-odds": Named("baselines.hardt:EqualizedOdds"),
+}
+"""The methods that the paper compares with (Gao et al., section 4), where they are no peers yet."""
+METHODS = PEERS | ABLATIONS | PAPER
 _TAKE_THRESHOLD = frozenset({"repair:FairNeuron"}) | {
     f"compare.ablations:{name}" for name in ("random_neurons", "weakest_neurons")
 }
@@ -134,10 +140,15 @@ _AT_HALF = frozenset(
         "oxonfair:OxonFair",
         "reductions:ExponentiatedGradient",
         "neuron_search:NeuronDropping",
+        "hardt:EqualizedOdds",
     )
 )
 """What decides at a probability of .5; the others of ours are the same at any threshold."""
-_SHORT = {"peers": tuple(PEERS), "ablations": tuple(ABLATIONS)}
+_SHORT = {
+    "peers": tuple(PEERS),
+    "ablations": tuple(ABLATIONS),
+    "paper-baselines": tuple(PAPER),
+}
 
 
 def methods_named(
@@ -146,8 +157,8 @@ def methods_named(
     """The methods to compare, in the order given.
 
     Args:
-        methods: Names of ours, where "peers" and "ablations" stand for all of the kind; or any name
-            to one of ours or to what makes a mitigator from a limit.
+        methods: Names of ours, where "peers", "ablations" and "paper-baselines" stand for all of
+            the kind; or any name to one of ours or to what makes a mitigator from a limit.
         threshold: On the probability of class 1; those of ours that want to know it are told.
 
     Raises:
