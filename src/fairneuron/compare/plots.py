@@ -9,6 +9,8 @@ from fairneuron.errors import OptionError
 from fairneuron.metrics.definitions import METRICS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -18,6 +20,7 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # another one when the colours are used up
 _REFERENCE = "#000000"
+REACH = 2.5  # how far below the base model the plot goes, in what the reference loses at most
 
 
 def require_matplotlib() -> None:
@@ -87,6 +90,7 @@ def _figure(figures: Figures, data: str) -> Figure:
             what = "reads" if aware else "does not read"
             ax.set_title(f"{what} the sensitive attribute to predict", size=9)
         ax.set_xlabel(f"{METRICS[criterion].title}, test data")
+    _zoom(axes, figures)
     axes[0].set_ylabel("accuracy, test data")
     figure.suptitle(f"{data}: better is up and to the left", size=10)
     handles: dict[str, Any] = {}
@@ -118,6 +122,57 @@ def _panel(ax: Axes, figures: Figures, aware: bool) -> None:
             dashes = _DASHES[number // len(_COLOURS) % len(_DASHES)]
             _line(ax, figures, name, _Look(marker, colour, dashes))
     ax.set_xlim(left=0)
+
+
+def _zoom(axes: Sequence[Axes], figures: Figures) -> None:
+    """Shows where the reference is; what lies far off is named at the edge.
+
+    The lowest accuracy shown lies below the base model's by ``REACH`` times what the reference
+    loses at most. The base model, whose gap is what the methods lower, is a point only if it is
+    near to them.
+    """
+    base, points = figures["base"], _points(figures)
+    own = [accuracy for name, _, accuracy in points if name == figures["reference"]]
+    if not own or base["gap"]["mean"] is None:
+        return
+    top = max(accuracy for _, _, accuracy in [*points, ("", 0.0, base["accuracy"]["mean"])])
+    lost = max(base["accuracy"]["mean"] - min(own), 0.005)
+    low = base["accuracy"]["mean"] - REACH * lost
+    widest = 1.15 * max(gap for name, gap, accuracy in points if accuracy >= low)
+    for ax, aware in zip(axes, (False, True)[-len(axes) :], strict=True):
+        ax.set_ylim(low, top + 0.15 * (top - low))
+        if base["gap"]["mean"] > widest:
+            ax.set_xlim(0, widest)
+            accuracy, gap = base["accuracy"]["mean"], base["gap"]["mean"]
+            text = f"base model: accuracy {accuracy:.3f}, gap {gap:.3f} →"
+            ax.text(0.99, 0.985, text, transform=ax.transAxes, ha="right", va="top", size=8)
+        off = {
+            name: (gap, accuracy)
+            for name, gap, accuracy in points
+            if accuracy < low and figures["methods"][name]["needs_sensitive"] == aware
+        }
+        if off:
+            lines = [f"{name} ↓ {accuracy:.3f}" for name, (_, accuracy) in off.items()]
+            ax.text(
+                0.99,
+                0.015,
+                "\n".join(lines),
+                transform=ax.transAxes,
+                ha="right",
+                va="bottom",
+                size=8,
+            )
+
+
+def _points(figures: Figures) -> list[tuple[str, float, float]]:
+    """Method, gap and accuracy of all that is drawn; those with the lowest accuracy last."""
+    found = [
+        (name, one["gap"]["mean"], one["accuracy"]["mean"])
+        for at in figures["at"]
+        for name, one in at["methods"].items()
+        if name != "naive" and one["gap"]["mean"] is not None
+    ]
+    return sorted(found, key=lambda point: -point[2])
 
 
 class _Look(NamedTuple):
