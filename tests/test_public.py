@@ -40,6 +40,7 @@ DOCUMENTED = {
     "Repair",
     "Schedule",
     "Schema",
+    "Search",
     "activation_paths",
     "activation_paths_on_ray",
     "audit",
@@ -55,6 +56,8 @@ DOCUMENTED = {
     "rare_paths",
     "read_table",
     "repair",
+    "reproduce",
+    "search",
     "train_classifier",
 }
 

@@ -34,11 +34,14 @@ if TYPE_CHECKING:
     from fairneuron.repair import FairNeuron as FairNeuron
     from fairneuron.repair import Repair as Repair
     from fairneuron.repair import repair as repair
+    from fairneuron.reproduce.run import reproduce as reproduce
     from fairneuron.settings import Schedule as Schedule
     from fairneuron.slicing import activation_paths as activation_paths
     from fairneuron.slicing import mean_activations as mean_activations
     from fairneuron.slicing import path_synapses as path_synapses
     from fairneuron.training import train_classifier as train_classifier
+    from fairneuron.tuning import Search as Search
+    from fairneuron.tuning import search as search
     from fairneuron.verdict import judge as judge
 
 __version__ = "0.1.0"
@@ -59,6 +62,7 @@ _HOME = {
     "Repair": "repair",
     "Schedule": "settings",
     "Schema": "data.schema",
+    "Search": "tuning",
     "activation_paths": "slicing",
     "activation_paths_on_ray": "distributed",
     "audit": "audit",
@@ -74,6 +78,8 @@ _HOME = {
     "rare_paths": "clustering",
     "read_table": "data.tables",
     "repair": "repair",
+    "reproduce": "reproduce.run",
+    "search": "tuning",
     "train_classifier": "training",
 }
 

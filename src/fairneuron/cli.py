@@ -5,19 +5,20 @@ Nothing that needs torch is imported before a command runs.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from fairneuron.commands.common import at_work, print_json, table_of
+from fairneuron.commands.search import search
 from fairneuron.compare.methods import CRITERIA, criteria_named, methods_named, reference_named
 from fairneuron.compare.records import require_folder
 from fairneuron.data.builtin import SOURCES
@@ -49,16 +50,15 @@ from fairneuron.options import (
     with_subject,
 )
 from fairneuron.report.terminal import (
-    columns_line,
     print_audit,
     print_columns,
     print_paths,
     print_repair,
     print_source,
     print_sources,
-    progress_shown,
     to_stderr,
 )
+from fairneuron.reproduce.command import reproduce
 from fairneuron.settings import make_settings
 from fairneuron.subject import ARRAY_FILES, DataChoice, ModelChoice, Subject, require_path
 
@@ -171,11 +171,11 @@ def repair(
         require_range("time_budget", time_budget, 0, math.inf, open_low=True, open_high=True)
     training = {"class_weight": class_weight_of(class_weight), "time_budget": time_budget}
     require_free(out, overwrite=overwrite)
-    table = _table_of(subject)
+    table = table_of(subject)
 
     from fairneuron.runs import run_repair
 
-    with _at_work() as progress:
+    with at_work() as progress:
         run = run_repair(
             subject,
             table=table,
@@ -245,7 +245,7 @@ def audit(
                 cure="Leave that out.",
             )
         require_file(predictions)
-    table = _table_of(subject, inputs=predictions is None)
+    table = table_of(subject, inputs=predictions is None)
 
     if predictions is not None:
         from fairneuron.predictions import audit_predictions_file
@@ -257,14 +257,14 @@ def audit(
         from fairneuron.audit import audit as run_audit
         from fairneuron.loading import load_model, load_parts, part_at
 
-        with _at_work() as progress:
+        with at_work() as progress:
             parts = load_parts(subject, table)
             model = load_model(subject, parts, progress)
             data = part_at(parts, index)
             result = run_audit(model, data, threshold=subject.threshold, seed=subject.seed)
     if as_json:
         described = data.describe() | {"part": part}
-        _print_json({"data": described, "seed": subject.seed, **result.to_dict()})
+        print_json({"data": described, "seed": subject.seed, **result.to_dict()})
     else:
         rows = "all rows" if part == "all" else f"{part} part"
         print_audit(result.to_dict(), f"{subject.data.name}, {rows}")
@@ -299,14 +299,14 @@ def paths(
     require_range("top", top, 1, math.inf, open_high=True)
     require_range("show", show or 0, 0, math.inf, open_high=True)
     index = part_of(part)
-    table = _table_of(subject)
+    table = table_of(subject)
 
     from fairneuron.clustering import summarise_paths
     from fairneuron.loading import load_model, load_parts, part_at
     from fairneuron.path_views import describe_path, summarise_neurons
     from fairneuron.slicing import activation_paths
 
-    with _at_work() as progress:
+    with at_work() as progress:
         parts = load_parts(subject, table)
         model = load_model(subject, parts, progress)
         data = part_at(parts, index)
@@ -318,9 +318,13 @@ def paths(
     summary = summarise_paths(found, data, theta).to_dict() | {"over_represented": used} | shown
     if as_json:
         name, seed = subject.data.name, subject.seed
-        _print_json({"data": name, "part": part, "seed": seed, **summary})
+        print_json({"data": name, "part": part, "seed": seed, **summary})
         return
     print_paths(summary)
+
+
+app.command()(search)
+app.command()(reproduce)
 
 
 @app.command()
@@ -419,14 +423,14 @@ def compare(
     named = criteria_named(names_of(criteria))
     compared_with = reference_named(reference, list(chosen))
     require_folder(out)
-    table = _table_of(subject)
+    table = table_of(subject)
 
     from fairneuron.compare.comparison import run_comparison, seeds_of
     from fairneuron.compare.setting import subject_setting
     from fairneuron.compare.tables import overview
 
     try:
-        with _at_work() as progress:
+        with at_work() as progress:
             found = run_comparison(
                 subject_setting(subject, table),
                 methods=chosen,
@@ -442,7 +446,7 @@ def compare(
         _fail("interrupted", f"What is done is in {out}; the same command goes on.", _INTERRUPTED)
     result = found.to_dict()
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     for figures in result["criteria"]:
         typer.echo(overview(figures) + "\n")
@@ -466,7 +470,7 @@ def convert(
 
     found = run_convert(file, sha256, out, overwrite=overwrite)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         typer.echo(f"{found['tensors']} tensors, {found['parameters']} numbers: {out}")
 
@@ -477,7 +481,7 @@ def data_list(as_json: AsJson = False) -> None:
     from fairneuron.data.builtin import SOURCES
 
     if as_json:
-        _print_json(
+        print_json(
             {
                 name: {"title": s.title, "sensitive": list(s.sensitive)}
                 for name, s in SOURCES.items()
@@ -515,7 +519,7 @@ def data_show(
     }
     groups = {column: d["groups"] for column, d in zip(source.sensitive, described, strict=True)}
     if as_json:
-        _print_json({"name": name, **facts, "groups": groups})
+        print_json({"name": name, **facts, "groups": groups})
         return
     print_source(facts, groups)
 
@@ -541,33 +545,15 @@ def _show_columns(path: Path, delimiter: str | None, *, as_json: bool) -> None:
     frame = read_table(path, delimiter=delimiter or ",")
     columns = list(describe_columns(frame))
     if as_json:
-        _print_json({"name": str(path), "rows": len(frame), "columns": columns})
+        print_json({"name": str(path), "rows": len(frame), "columns": columns})
     else:
         print_columns(f"{path}: {len(frame)} rows", columns)
-
-
-def _table_of(subject: Subject, *, inputs: bool = True) -> Any:
-    """The user's table, read and found good before torch is imported; None for other data."""
-    if subject.data.kind != "table":
-        return None
-    from fairneuron.loading import read_own_table
-
-    table = read_own_table(subject.data, inputs=inputs)
-    to_stderr(columns_line(subject.data.name, len(table.frame), table.schema))
-    return table
-
-
-@contextmanager
-def _at_work() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress is shown; what the user's code prints goes to stderr: stdout is for the answer."""
-    with progress_shown() as progress, redirect_stdout(sys.stderr):
-        yield progress
 
 
 def _finish(result: dict[str, Any], folder: Path, *, as_json: bool) -> NoReturn:
     """Prints a repair and exits as its verdict on test data says."""
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         print_repair(result, folder)
     raise typer.Exit(0 if result["verdicts"]["test"]["outcome"] == "improved" else 1)
@@ -598,13 +584,9 @@ def _fail(
     if "--json" in sys.argv:
         each = [{"code": problem.code, "message": str(problem)} for problem in problems]
         error = {"code": code, "message": message, **({"problems": each} if each else {})}
-        _print_json({"error": error})
+        print_json({"error": error})
     to_stderr(f"error[{code}]: {message}")
     sys.exit(exit_code)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 def _show_warning(

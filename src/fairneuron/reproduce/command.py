@@ -1,0 +1,79 @@
+"""The command ``fairneuron reproduce``; free of torch, so that help is instant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairneuron.errors import require_known
+from fairneuron.options import names_of
+from fairneuron.report.terminal import progress_shown, to_stderr
+from fairneuron.reproduce.paper import TITLES
+from fairneuron.reproduce.place import require_place
+
+ALL = "all"
+
+
+def reproduce(  # noqa: PLR0917  # typer reads options from a function's parameters
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(TITLES)}, or {ALL}.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for records, page and plots; an earlier one is gone on with."),
+    ],
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="How many splits.")] = 10,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Parts to run, with commas: census, credit, compas, compas-published.",
+            show_default="all of them",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="One seed, few rows and epochs: only to see that it runs."),
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, max=1024, help="Processes at once; costs need 1.")
+    ] = 1,
+    no_plots: Annotated[bool, typer.Option("--no-plots", help="Without matplotlib.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Run an experiment of the FairNeuron paper again, with the paper's figures beside ours.
+
+    What is done stays in the folder as it comes; the same command goes on after a stop.
+    """
+    require_known("option-reproduce", "experiment", name, (*TITLES, ALL))
+    require_place(out)
+
+    from fairneuron.reproduce.run import experiments_of
+    from fairneuron.reproduce.run import reproduce as run
+
+    parts = None if data is None else names_of(data)
+    try:
+        with progress_shown() as progress:
+            found = [
+                run(
+                    each,
+                    seeds=seeds,
+                    data=parts,
+                    out=out,
+                    quick=quick,
+                    plots=not no_plots,
+                    workers=workers,
+                    progress=progress,
+                )
+                for each in (experiments_of(parts) if name == ALL else (name,))
+            ]
+    except KeyboardInterrupt:
+        to_stderr(f"error[interrupted]: What is done is in {out}; the same command goes on.")
+        raise typer.Exit(130) from None
+    if as_json:
+        each = [one.to_dict() for one in found]
+        typer.echo(json.dumps(each if name == ALL else each[0], indent=2, allow_nan=False))
+        return
+    for one in found:
+        typer.echo(one.to_markdown())
+        typer.echo(f"Page: {out / f'{one.name}.md'}")

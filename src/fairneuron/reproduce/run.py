@@ -1,0 +1,214 @@
+"""Runs what is missing of an experiment, and writes its page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fairneuron.compare.comparison import seeds_of
+from fairneuron.compare.plots import require_matplotlib
+from fairneuron.compare.protocol import Job, versions
+from fairneuron.compare.records import Record, Records
+from fairneuron.compare.running import run_jobs
+from fairneuron.data.dataset import Dataset
+from fairneuron.errors import OptionError, require_known, require_range, require_whole
+from fairneuron.io import to_json, write_file
+from fairneuron.reproduce.experiments import PARTS, PUBLISHED, Scale, setting_of, sources_of
+from fairneuron.reproduce.paper import TITLES
+from fairneuron.reproduce.place import require_place
+from fairneuron.reproduce.plots import plots_of
+from fairneuron.reproduce.tables import Found, data_sets, page, sections
+from fairneuron.training import Progress, quiet
+
+
+@dataclass(frozen=True, eq=False)
+class Reproduction:
+    """One of the paper's tables or figures, with the paper's figures and ours.
+
+    Attributes:
+        name: Such as "table4".
+        seeds: Whose splits and trainings it is of.
+        quick: Whether it only shows that everything runs.
+        found: The records, by what they are of.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    quick: bool
+    found: tuple[Found, ...]
+
+    @cached_property
+    def _sections(self) -> list[dict[str, Any]]:
+        if self.name == "table1":
+            return data_sets(_described(Scale(self.quick)))
+        return sections(self.name, self.found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, the paper's too, as plain values for JSON."""
+        used = {tuple(r["versions"].items()) for each in self.found for r in each.records}
+        return {
+            "name": self.name,
+            "title": TITLES[self.name],
+            "quick": self.quick,
+            "seeds": list(self.seeds),
+            "sections": self._sections,
+            "versions": [dict(each) for each in sorted(used)] or [versions()],
+        }
+
+    def to_markdown(self) -> str:
+        """The page."""
+        return page(self.to_dict())
+
+    def plots(self) -> dict[str, bytes]:
+        """File name to SVG, for figures.
+
+        Raises:
+            OptionError: Without matplotlib.
+        """
+        return plots_of(self.name, self.found, self._sections, quick=self.quick)
+
+    def write(self, folder: str | os.PathLike[str], *, plots: bool = True) -> None:
+        """Writes ``<name>.md``, ``<name>.json`` and plots, in the place of earlier ones.
+
+        Args:
+            folder: A new one, or one of earlier experiments.
+            plots: Whether to draw figures, which needs matplotlib.
+
+        Raises:
+            OutputError: If the folder cannot be written.
+            OptionError: Without matplotlib.
+        """
+        where = Path(folder)
+        require_place(where)
+        files = {
+            f"{self.name}.json": to_json(self.to_dict()),
+            f"{self.name}.md": self.to_markdown().encode(),
+            **(self.plots() if plots else {}),
+        }
+        for name, content in files.items():
+            write_file(where / name, content, overwrite=True)
+
+    def __repr__(self) -> str:
+        records = sum(len(each.records) for each in self.found)
+        return f"Reproduction({self.name!r}, {len(self.seeds)} seeds, {records} records)"
+
+
+def reproduce(
+    name: str,
+    *,
+    seeds: int | Sequence[int] = 10,
+    data: Sequence[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    quick: bool = False,
+    plots: bool = True,
+    workers: int = 1,
+    progress: Progress = quiet,
+) -> Reproduction:
+    """Runs an experiment of the FairNeuron paper, and shows the paper's figures beside ours.
+
+    Data, networks, splits (7:1:2) and training are the paper's. Data are without the leaks of the
+    published COMPAS pipeline, which table 4 has as a part of its own.
+
+    Args:
+        name: "table1" to "table6", "figure4" or "figure5".
+        seeds: How many, from 0; or which.
+        data: "census", "credit", "compas" or "compas-published", to run a part of the experiment;
+            all that it is of unless given.
+        out: A folder for records, page and plots. Records in it are not computed again, and those
+            of a run that was stopped are kept; experiments can share it, and tables 4 and 5 share
+            records.
+        quick: One seed, few rows and epochs, to see in seconds that everything runs; marked as such
+            in what is written.
+        plots: Whether to draw figures into ``out``, which needs matplotlib.
+        workers: Processes at once, each on one thread; with several, costs are too high.
+        progress: Told of each record.
+
+    Returns:
+        Records, page and plots.
+
+    Raises:
+        OptionError: For an unknown name, values out of range, and records of other settings.
+        OutputError: If the folder cannot be written.
+    """
+    require_known("option-reproduce", "experiment", name, TITLES)
+    require_whole("workers", workers)
+    require_range("workers", workers, 1, 1024)
+    numbers, scale = seeds_of(seeds)[: 1 if quick else None], Scale(quick)
+    where = None if out is None else Path(out)
+    if where is not None:
+        require_place(where)
+        if plots and name.startswith("figure"):
+            require_matplotlib()
+    for part in data or ():
+        require_known("option-data", "part of an experiment", part, PARTS)
+    sources = sources_of(name, scale, data)
+    if not sources and name != "table1":
+        raise OptionError(
+            "option-data",
+            f"{name} must be of one of the data sets",
+            got=", ".join(data or ()) or "none",
+            cure="Leave it out to run all that it is of.",
+        )
+    kept: dict[str, Records] = {}
+    jobs: list[Job] = []
+    steps = 0
+    for source in sources:
+        setting = setting_of(source.part, scale)
+        folder = None if where is None else where / "records" / source.folder
+        records = kept[source.folder] = Records(setting.describe(), folder)
+        missing = records.missing(source.keys(numbers))
+        jobs += source.jobs(setting, missing, records.base, scale)
+        steps += len(missing)
+    done = 0
+
+    def keep(record: Record) -> None:
+        nonlocal done
+        done += 1
+        kept[record["source"]].add(record)
+        progress(f"{name}: {TITLES[name]}", done, steps)
+
+    run_jobs(jobs, keep, workers)
+    found = tuple(
+        Found(source, kept[source.folder].setup, kept[source.folder].of(source.keys(numbers)))
+        for source in sources
+    )
+    result = Reproduction(name, numbers, quick, found)
+    if where is not None:
+        result.write(where, plots=plots)
+    return result
+
+
+def experiments_of(data: Sequence[str] | None = None) -> list[str]:
+    """Names of the experiments that are of some of the parts; of all unless given."""
+    wanted = PARTS if data is None else data
+    return [n for n in TITLES if n == "table1" or sources_of(n, Scale(), wanted)]
+
+
+def _described(scale: Scale) -> list[dict[str, str]]:
+    """Table 1: data sets and networks."""
+    made = []
+    for part in PARTS:
+        setting = setting_of(part, scale)
+        setup, data = setting.describe(), getattr(setting.splits, "data", None)
+        assert isinstance(data, Dataset)  # noqa: S101  # ours are split for each seed
+        groups = [
+            f"{level} {int((data.sensitive[:, 0] == code).sum())}"
+            for code, level in enumerate(data.sensitive_levels[0])
+        ]
+        positive = data.y > 4 if part == PUBLISHED else data.y == 1
+        made.append(
+            {
+                "name": part,
+                "rows": str(len(data)),
+                "parts": " / ".join(map(str, setup["rows"])),
+                "features": str(setup["features"]),
+                "groups": f"{data.sensitive_names[0]}: {', '.join(groups)}",
+                "positive": f"{setup['positive']}, {positive.mean():.1%}",
+                "network": setup["model"],
+            }
+        )
+    return made

@@ -1,0 +1,265 @@
+"""Ray Tune for a search: Ray found or started, its room checked, and the trials run.
+
+Ray is started for this machine alone, without dashboard and usage statistics, unless it runs
+already or an address is given. Free of torch and Ray until trials run, so that a bad option is
+refused at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from fairneuron.errors import FairNeuronError, OptionError, require_range
+
+if TYPE_CHECKING:
+    from fairneuron.training import Progress
+
+PLACES = ("process", "ray", "ray://HOST:PORT")
+_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # if 0, Ray is at 127.0.0.1, as on these systems
+_QUIET = {
+    _ALONE: "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0: nothing is printed
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+_SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+_RETRIES = 2  # of a trial whose worker was lost
+
+Trial = Callable[[Sequence[int]], list[Any]]
+"""What comes of each of some candidates, by their numbers."""
+
+
+def check_place(on: str) -> None:
+    """Raises an ``OptionError`` unless a search can run there, and Ray is installed if it must."""
+    remote = isinstance(on, str) and on.startswith("ray://") and len(on) > len("ray://")
+    if on not in ("process", "ray") and not remote:
+        raise OptionError(
+            "option-on",
+            "A search runs in this process or on Ray",
+            got=repr(on),
+            cure=f"Known: {', '.join(PLACES)}.",
+        )
+    if on != "process" and not _installed():
+        raise _missing()
+
+
+def _installed() -> bool:
+    try:
+        return find_spec("ray") is not None
+    except ValueError:  # what stands in its place is no module
+        return False
+
+
+def _missing(what: str = "it") -> OptionError:
+    return OptionError(
+        "option-ray",
+        "A search on Ray needs Ray",
+        got=f"an environment without {what}",
+        cure="pip install 'fairneuron[ray]'",
+    )
+
+
+def check_resources(resources: Mapping[str, float] | None) -> dict[str, float]:
+    """What a trial takes; one CPU unless given.
+
+    Raises:
+        OptionError: For what is no mapping of names to numbers of at least 0.
+    """
+    if resources is not None and (not isinstance(resources, Mapping) or not resources):
+        raise OptionError(
+            "option-resources",
+            "Resources must map names to numbers",
+            got=repr(resources),
+            cure='For example {"CPU": 1}.',
+        )
+    own = {"CPU": 1.0} | dict(resources or {})
+    for name, amount in own.items():
+        require_range(f"resource {name}", amount, 0, math.inf, open_high=True)
+    return own
+
+
+@contextmanager
+def ray_at(address: str) -> Iterator[Any]:
+    """The ray module, while Ray runs.
+
+    Args:
+        address: "ray" for the Ray that this process runs or is connected to, or else a new one on
+            this machine alone, which ends here; "ray://HOST:PORT" for a cluster.
+
+    Raises:
+        OptionError: If Ray is not installed, cannot be reached, or would listen to other machines.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_environment(_QUIET))
+        try:
+            import ray
+            import ray.tune
+        except ImportError as error:
+            raise _missing() from error
+        if address != "ray":
+            try:
+                stack.enter_context(
+                    ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+                )
+            except ImportError as error:
+                raise _missing("its client") from error
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise OptionError(
+                    "option-ray",
+                    "There must be a Ray that answers at the address",
+                    got=f"{address}: {_last_line(error)}",
+                    cure="Check it, and RAY_AUTH_MODE if it wants a token.",
+                ) from error
+        elif not ray.is_initialized():
+            _require_alone(ray)
+            stack.callback(ray.shutdown)
+            ray.init(
+                "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+            )
+        yield ray
+
+
+def _require_alone(ray: Any) -> None:
+    """Refuses a Ray that was imported in another environment: it would listen to everybody."""
+    where = ray.util.get_node_ip_address()
+    if not where.startswith("127."):
+        raise OptionError(
+            "option-ray",
+            "A Ray that is started here is for this machine alone",
+            got=f"one that was imported before, at {where}",
+            cure=f"Set {_ALONE}=0 before ray is imported, or call ray.init yourself.",
+        )
+
+
+def run_on_ray(
+    trial: Trial,
+    groups: Sequence[Sequence[int]],
+    address: str,
+    resources: Mapping[str, float],
+    progress: Progress,
+) -> dict[int, Any]:
+    """Runs candidates as trials of Ray Tune, as many trials as there is room for at once.
+
+    Args:
+        trial: What a trial does with its candidates; sent to the workers.
+        groups: Numbers of candidates that stay together.
+        address: As for ``ray_at``.
+        resources: What a trial takes.
+        progress: Told of each trial, where this process runs Tune itself.
+
+    Returns:
+        What came of each candidate, by number.
+
+    Raises:
+        OptionError: If no machine of the cluster has these resources (before anything is
+            submitted), or a trial was lost three times.
+        FairNeuronError: What a trial raised.
+    """
+    with ray_at(address) as ray, tempfile.TemporaryDirectory() as folder:
+        tune = ray.tune
+        count = min(len(groups), _room(ray, resources))
+        batches = [[n for group in groups[i::count] for n in group] for i in range(count)]
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(_run, trial=trial), dict(resources)),
+            param_space={"candidates": tune.grid_search(batches)},
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=_RETRIES),
+                callbacks=[_told(tune, progress, count)] if address == "ray" else [],
+            ),
+        )
+        results = [_found(result) for result in tuner.fit()]
+    return {number: one for found in results for number, one in found.items()}
+
+
+def _room(ray: Any, resources: Mapping[str, float]) -> int:
+    """How many trials run at once."""
+    wanted = {name: amount for name, amount in resources.items() if amount}
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(
+        min((int(own.get(name, 0) // amount) for name, amount in wanted.items()), default=1)
+        for own in machines
+    )
+    if not room:
+        most = {name: max((own.get(name, 0) for own in machines), default=0) for name in wanted}
+        raise OptionError(
+            "option-resources",
+            "A machine of the cluster must have what a trial takes",
+            got=_listed(wanted),
+            cure=f"The most that one has: {_listed(most)}.",
+        )
+    return room
+
+
+def _listed(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {amount:g}" for name, amount in resources.items())
+
+
+def _run(config: dict[str, Any], trial: Trial) -> dict[str, Any]:
+    """A trial, in its worker. An error of ours is a result too: Ray hands on but its text."""
+    from fairneuron.forward import one_thread
+
+    numbers = config["candidates"]
+    with one_thread():
+        try:
+            return {"found": dict(zip(numbers, trial(numbers), strict=True))}
+        except FairNeuronError as error:
+            return {"error": error}
+
+
+def _found(result: Any) -> dict[int, Any]:
+    """What came of the candidates of a trial."""
+    metrics = result.metrics or {}
+    if "error" in metrics:
+        raise metrics["error"]
+    if result.error is not None or "found" not in metrics:
+        raise OptionError(
+            "option-ray",
+            "Every trial must come to its end",
+            got=_last_line(result.error) if result.error else "one that did not",
+            cure="Check that its workers have fairneuron, your code, and enough memory.",
+        ) from result.error
+    found: dict[int, Any] = metrics["found"]
+    return found
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].rstrip(".")
+
+
+def _told(tune: Any, progress: Progress, of: int) -> Any:
+    """A callback of Tune that tells of each trial."""
+
+    class Told(tune.Callback):  # type: ignore[misc]
+        done = 0
+
+        def on_trial_complete(self, *_: Any, **__: Any) -> None:
+            self.done += 1
+            progress("trials on Ray", self.done, of)
+
+    return Told()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables that are set in here."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
