@@ -6,22 +6,20 @@ Nothing that needs torch is imported before a command runs.
 from __future__ import annotations
 
 import math
-import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
-from fairneuron.commands.common import at_work, print_json, table_of
+from fairneuron.commands.common import INTERRUPTED, at_work, fail, print_json, table_of
+from fairneuron.commands.compare import compare
+from fairneuron.commands.data import data_app
+from fairneuron.commands.reproduce import reproduce
 from fairneuron.commands.search import search
-from fairneuron.compare.methods import CRITERIA, criteria_named, methods_named, reference_named
-from fairneuron.compare.records import require_folder
-from fairneuron.data.builtin import SOURCES
 from fairneuron.data.tables import require_file
 from fairneuron.errors import (
     FairNeuronError,
@@ -44,34 +42,25 @@ from fairneuron.options import (
     Theta,
     class_weight_of,
     limits_of,
-    names_of,
     numbers_of,
     part_of,
     with_subject,
 )
 from fairneuron.report.terminal import (
     print_audit,
-    print_columns,
     print_paths,
     print_repair,
-    print_source,
-    print_sources,
     to_stderr,
 )
-from fairneuron.reproduce.command import reproduce
 from fairneuron.settings import make_settings
-from fairneuron.subject import ARRAY_FILES, DataChoice, ModelChoice, Subject, require_path
+from fairneuron.subject import ModelChoice, Subject, require_path
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="The data sets that come with the package.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-
-
-_INTERRUPTED = 130  # what typer returns after Ctrl-C
 
 
 def _version(asked: bool) -> None:
@@ -323,6 +312,7 @@ def paths(
     print_paths(summary)
 
 
+app.command()(compare)
 app.command()(search)
 app.command()(reproduce)
 
@@ -386,74 +376,6 @@ def choose(
 
 
 @app.command()
-@with_subject
-def compare(
-    subject: Subject,
-    methods: Annotated[
-        str, typer.Option(help="What to compare, with commas: fairneuron,naive,reweighing, …")
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(help="Folder for records, tables and plots; an earlier one is gone on with."),
-    ],
-    seeds: Annotated[
-        int, typer.Option(min=1, max=10_000, help="How many splits; tests need 10.")
-    ] = 10,
-    seed: Annotated[
-        int, typer.Option("--first-seed", min=0, max=2**31, help="The first of them.")
-    ] = 0,
-    criteria: Annotated[str, typer.Option(help="The gaps to lower in turn.")] = ",".join(CRITERIA),
-    reference: Annotated[
-        str | None,
-        typer.Option(help="Which to compare the others with.", show_default="fairneuron"),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, max=1024, help="Processes at once.", show_default="one per core"),
-    ] = None,
-    no_plots: Annotated[bool, typer.Option("--no-plots", help="Without matplotlib.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Compare FairNeuron with other methods on your data: same splits, same base models.
-
-    Every method chooses on validation data. What is done is kept in the folder as it comes: the
-    same command goes on after a stop, and one with more seeds or methods adds what is missing.
-    """
-    chosen = methods_named(names_of(methods), subject.threshold)
-    named = criteria_named(names_of(criteria))
-    compared_with = reference_named(reference, list(chosen))
-    require_folder(out)
-    table = table_of(subject)
-
-    from fairneuron.compare.comparison import run_comparison, seeds_of
-    from fairneuron.compare.setting import subject_setting
-    from fairneuron.compare.tables import overview
-
-    try:
-        with at_work() as progress:
-            found = run_comparison(
-                subject_setting(subject, table),
-                methods=chosen,
-                seeds=seeds_of(seeds, seed),
-                criteria=named,
-                reference=compared_with,
-                out=out,
-                plots=not no_plots,
-                workers=workers or os.cpu_count() or 1,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        _fail("interrupted", f"What is done is in {out}; the same command goes on.", _INTERRUPTED)
-    result = found.to_dict()
-    if as_json:
-        print_json(result)
-        return
-    for figures in result["criteria"]:
-        typer.echo(overview(figures) + "\n")
-    typer.echo(f"Page: {out / 'comparison.md'}")
-
-
-@app.command()
 def convert(
     file: Annotated[Path, typer.Argument(help="A pickled model, TorchScript or other checkpoint.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
@@ -475,81 +397,6 @@ def convert(
         typer.echo(f"{found['tensors']} tensors, {found['parameters']} numbers: {out}")
 
 
-@data_app.command("list")
-def data_list(as_json: AsJson = False) -> None:
-    """List the data sets."""
-    from fairneuron.data.builtin import SOURCES
-
-    if as_json:
-        print_json(
-            {
-                name: {"title": s.title, "sensitive": list(s.sensitive)}
-                for name, s in SOURCES.items()
-            }
-        )
-        return
-    print_sources(SOURCES)
-
-
-@data_app.command("show")
-def data_show(
-    name: Annotated[str, typer.Argument(help="A data set of ours, or a table (.csv, .parquet).")],
-    delimiter: Delimiter = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show a data set: rows, groups, licence and whom to cite; of your own table the columns."""
-    from fairneuron.data.builtin import SOURCES, load_dataset
-
-    if name not in SOURCES:
-        if Path(name).suffix.lower() in ARRAY_FILES:
-            raise OptionError(
-                "option-data", "Columns are shown of tables", got=name, cure="Arrays have none."
-            )
-        DataChoice(name, target="-", sensitive=("-",))  # refuses what is no file
-        _show_columns(Path(name), delimiter, as_json=as_json)
-        return
-    source = SOURCES[name]
-    described = [load_dataset(name, sensitive=column).describe() for column in source.sensitive]
-    facts = {
-        "title": source.title,
-        "rows": described[0]["rows"],
-        "y = 1": source.positive_means,
-        "licence": source.licence,
-        "cite": source.citation,
-    }
-    groups = {column: d["groups"] for column, d in zip(source.sensitive, described, strict=True)}
-    if as_json:
-        print_json({"name": name, **facts, "groups": groups})
-        return
-    print_source(facts, groups)
-
-
-@data_app.command("export")
-def data_export(
-    name: str,
-    out: Annotated[Path, typer.Argument(help="The CSV file to write.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
-) -> None:
-    """Write a data set of ours as a CSV table, to try things on."""
-    require_known("option-data", "data set", name, SOURCES)
-    require_free_file(out, overwrite=overwrite)
-    table = SOURCES[name].read()
-    write_file(out, table.to_csv(index=False).encode(), overwrite=overwrite)
-    typer.echo(f"{len(table)} rows: {out}")
-
-
-def _show_columns(path: Path, delimiter: str | None, *, as_json: bool) -> None:
-    from fairneuron.data.columns import describe_columns
-    from fairneuron.data.tables import read_table
-
-    frame = read_table(path, delimiter=delimiter or ",")
-    columns = list(describe_columns(frame))
-    if as_json:
-        print_json({"name": str(path), "rows": len(frame), "columns": columns})
-    else:
-        print_columns(f"{path}: {len(frame)} rows", columns)
-
-
 def _finish(result: dict[str, Any], folder: Path, *, as_json: bool) -> NoReturn:
     """Prints a repair and exits as its verdict on test data says."""
     if as_json:
@@ -565,27 +412,16 @@ def main() -> None:
     try:
         exit_code = app(standalone_mode=False) or 0
     except FairNeuronError as error:
-        _fail(error.code, str(error), error.exit_code, error.problems)
+        fail(error.code, str(error), error.exit_code, error.problems)
     except Exception as error:
         if hasattr(error, "format_message"):  # what typer raises for words it cannot read
             if not error.format_message():  # no words at all: it has printed the help
                 sys.exit(2)
-            _fail("usage", error.format_message(), 2)
+            fail("usage", error.format_message(), 2)
         traceback.print_exc()
-        _fail("internal", "This is a bug in fairneuron; please report it.", 3)
-    if exit_code == _INTERRUPTED:
-        _fail("interrupted", "Nothing was written.", _INTERRUPTED)
-    sys.exit(exit_code)
-
-
-def _fail(
-    code: str, message: str, exit_code: int, problems: Sequence[FairNeuronError] = ()
-) -> NoReturn:
-    if "--json" in sys.argv:
-        each = [{"code": problem.code, "message": str(problem)} for problem in problems]
-        error = {"code": code, "message": message, **({"problems": each} if each else {})}
-        print_json({"error": error})
-    to_stderr(f"error[{code}]: {message}")
+        fail("internal", "This is a bug in fairneuron; please report it.", 3)
+    if exit_code == INTERRUPTED:
+        fail("interrupted", "Nothing was written.", INTERRUPTED)
     sys.exit(exit_code)
 
 

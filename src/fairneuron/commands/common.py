@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
+from fairneuron.errors import FairNeuronError
 from fairneuron.report.terminal import columns_line, progress_shown, to_stderr
 from fairneuron.subject import Subject
+
+INTERRUPTED = 130  # what typer returns after Ctrl-C
 
 
 def table_of(subject: Subject, *, inputs: bool = True) -> Any:
@@ -35,3 +38,15 @@ def at_work() -> Iterator[Callable[[str, int, int], None]]:
 def print_json(value: Any) -> None:
     """Prints JSON to stdout; NaN and infinity are refused."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def fail(
+    code: str, message: str, exit_code: int, problems: Sequence[FairNeuronError] = ()
+) -> NoReturn:
+    """Says what went wrong, as JSON on stdout too if that was asked for, and exits."""
+    if "--json" in sys.argv:
+        each = [{"code": problem.code, "message": str(problem)} for problem in problems]
+        error = {"code": code, "message": message, **({"problems": each} if each else {})}
+        print_json({"error": error})
+    to_stderr(f"error[{code}]: {message}")
+    sys.exit(exit_code)

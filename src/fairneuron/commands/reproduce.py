@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fairneuron.commands.common import INTERRUPTED, at_work, fail, print_json
 from fairneuron.errors import require_known
-from fairneuron.options import names_of
-from fairneuron.report.terminal import progress_shown, to_stderr
+from fairneuron.options import AsJson, names_of
 from fairneuron.reproduce.paper import TITLES
 from fairneuron.reproduce.place import require_place
 
 ALL = "all"
 
 
-def reproduce(  # noqa: PLR0917  # typer reads options from a function's parameters
+def reproduce(  # typer reads options from a function's parameters
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(TITLES)}, or {ALL}.")],
     out: Annotated[
         Path,
@@ -39,7 +38,7 @@ def reproduce(  # noqa: PLR0917  # typer reads options from a function's paramet
         int, typer.Option(min=1, max=1024, help="Processes at once; costs need 1.")
     ] = 1,
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Without matplotlib.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run an experiment of the FairNeuron paper again, with the paper's figures beside ours.
 
@@ -53,7 +52,7 @@ def reproduce(  # noqa: PLR0917  # typer reads options from a function's paramet
 
     parts = None if data is None else names_of(data)
     try:
-        with progress_shown() as progress:
+        with at_work() as progress:
             found = [
                 run(
                     each,
@@ -68,11 +67,10 @@ def reproduce(  # noqa: PLR0917  # typer reads options from a function's paramet
                 for each in (experiments_of(parts) if name == ALL else (name,))
             ]
     except KeyboardInterrupt:
-        to_stderr(f"error[interrupted]: What is done is in {out}; the same command goes on.")
-        raise typer.Exit(130) from None
+        fail("interrupted", f"What is done is in {out}; the same command goes on.", INTERRUPTED)
     if as_json:
         each = [one.to_dict() for one in found]
-        typer.echo(json.dumps(each if name == ALL else each[0], indent=2, allow_nan=False))
+        print_json(each if name == ALL else each[0])
         return
     for one in found:
         typer.echo(one.to_markdown())

@@ -1,0 +1,91 @@
+"""The commands ``fairneuron data …``; free of torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairneuron.commands.common import print_json
+from fairneuron.data.builtin import SOURCES
+from fairneuron.errors import OptionError, require_known
+from fairneuron.io import require_free_file, write_file
+from fairneuron.options import AsJson, Delimiter
+from fairneuron.report.terminal import print_columns, print_source, print_sources
+from fairneuron.subject import ARRAY_FILES, DataChoice
+
+data_app = typer.Typer(help="The data sets that come with the package.", no_args_is_help=True)
+
+
+@data_app.command("list")
+def data_list(as_json: AsJson = False) -> None:
+    """List the data sets."""
+    if as_json:
+        print_json(
+            {
+                name: {"title": s.title, "sensitive": list(s.sensitive)}
+                for name, s in SOURCES.items()
+            }
+        )
+        return
+    print_sources(SOURCES)
+
+
+@data_app.command("show")
+def data_show(
+    name: Annotated[str, typer.Argument(help="A data set of ours, or a table (.csv, .parquet).")],
+    delimiter: Delimiter = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a data set: rows, groups, licence and whom to cite; of your own table the columns."""
+    from fairneuron.data.builtin import load_dataset
+
+    if name not in SOURCES:
+        if Path(name).suffix.lower() in ARRAY_FILES:
+            raise OptionError(
+                "option-data", "Columns are shown of tables", got=name, cure="Arrays have none."
+            )
+        DataChoice(name, target="-", sensitive=("-",))  # refuses what is no file
+        _show_columns(Path(name), delimiter, as_json=as_json)
+        return
+    source = SOURCES[name]
+    described = [load_dataset(name, sensitive=column).describe() for column in source.sensitive]
+    facts = {
+        "title": source.title,
+        "rows": described[0]["rows"],
+        "y = 1": source.positive_means,
+        "licence": source.licence,
+        "cite": source.citation,
+    }
+    groups = {column: d["groups"] for column, d in zip(source.sensitive, described, strict=True)}
+    if as_json:
+        print_json({"name": name, **facts, "groups": groups})
+        return
+    print_source(facts, groups)
+
+
+@data_app.command("export")
+def data_export(
+    name: str,
+    out: Annotated[Path, typer.Argument(help="The CSV file to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Write a data set of ours as a CSV table, to try things on."""
+    require_known("option-data", "data set", name, SOURCES)
+    require_free_file(out, overwrite=overwrite)
+    table = SOURCES[name].read()
+    write_file(out, table.to_csv(index=False).encode(), overwrite=overwrite)
+    typer.echo(f"{len(table)} rows: {out}")
+
+
+def _show_columns(path: Path, delimiter: str | None, *, as_json: bool) -> None:
+    from fairneuron.data.columns import describe_columns
+    from fairneuron.data.tables import read_table
+
+    frame = read_table(path, delimiter=delimiter or ",")
+    columns = list(describe_columns(frame))
+    if as_json:
+        print_json({"name": str(path), "rows": len(frame), "columns": columns})
+    else:
+        print_columns(f"{path}: {len(frame)} rows", columns)
