@@ -545,7 +545,7 @@ def test_result_has_it_all(repaired: Repaired) -> None:
     assert configuration["include_sensitive"] is True
     assert configuration["limit"] == {"dp": 0.05}
     assert configuration["recipe"] == "conflict"
-    assert configuration["settings"]["neuron_share"] == [0.1, 0.3]
+    assert configuration["settings"]["neuron_share"] == [0.3, 1.0]
     assert {"python", "fairneuron", "torch", "numpy", "scikit-learn"} <= set(result["versions"])
 
 

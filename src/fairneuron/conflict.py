@@ -220,12 +220,14 @@ def incoming_weights(graph: Graph, neurons: Sequence[Neuron]) -> dict[str, torch
 
 @dataclass(frozen=True)
 class ConflictExplanation:
-    """Which neurons were retrained, and how much of the gap they carry.
+    """Which neurons carry the gap, how much of it, and how many were retrained.
 
     Attributes:
         criteria: The gaps, added.
-        neurons: The chosen neurons, the most leverage first.
+        neurons: The retrained neurons, the most leverage first; if all were, those of the smallest
+            share that was tried.
         hidden: Number of hidden neurons.
+        retrained: Number of those that were retrained.
         gap: Score gap of the original model on the training data.
         gap_without: The same with the chosen neurons held at their mean activation.
         gap_without_random: The same with as many random hidden neurons held instead, the mean of 20
@@ -235,6 +237,7 @@ class ConflictExplanation:
     criteria: tuple[str, ...]
     neurons: tuple[Neuron, ...]
     hidden: int
+    retrained: int
     gap: float
     gap_without: float
     gap_without_random: float
@@ -264,6 +267,7 @@ class ConflictExplanation:
             f"{names} carry {self.carried:.0%} of the score gap ({held}); "
             f"as many random neurons carry {max(0.0, self.carried_by_random):.0%}. "
             f"Lowering the gap raises the loss on {torn} of them."
+            + (f" {self.retrained} were retrained." if self.retrained > len(self.neurons) else "")
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -283,9 +287,19 @@ def explain_conflict(
     neurons: Sequence[Neuron],
     criteria: Sequence[str],
     *,
+    retrained: int | None = None,
     seed: int = 0,
 ) -> ConflictExplanation:
-    """Measures how much of the score gap goes when neurons are held at their mean activation."""
+    """Measures how much of the score gap goes when neurons are held at their mean activation.
+
+    Args:
+        graph: The network's.
+        data: On which.
+        neurons: Which.
+        criteria: The gaps, added.
+        retrained: How many were retrained; these unless given.
+        seed: Of the random neurons.
+    """
     means = _activation_means(graph, data)
     everyone = [
         (name, unit)
@@ -304,6 +318,7 @@ def explain_conflict(
         criteria=tuple(criteria),
         neurons=tuple(neurons),
         hidden=len(everyone),
+        retrained=len(neurons) if retrained is None else retrained,
         gap=_gap_without(graph, data, [], criteria, means),
         gap_without=_gap_without(
             graph, data, [(n.layer, n.unit) for n in neurons], criteria, means

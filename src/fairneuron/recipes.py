@@ -250,8 +250,13 @@ class Conflict(ConflictSettings):
                 yield settings, way.end, False
 
     def _raise(self, task: Task, masks: Masks, ways: list[Way]) -> None:
-        """Puts longer ways, with a larger λ, where the gap does not go, in place."""
+        """Puts longer ways, with a larger λ, in place of those on which the gap does not go.
+
+        If it goes on none, the first one stays: a large λ alone would leave no small repairs.
+        """
         short = [i for i, way in enumerate(ways) if way.finite and not way.closed]
+        if len(short) == len(ways) > 1:
+            del short[0]
         if not short or not task.terms.has_time:
             return
         tried = [(ways[i].share, RAISED) for i in short]
@@ -288,9 +293,16 @@ class Conflict(ConflictSettings):
         chosen: Mapping[str, float],
     ) -> ConflictExplanation:
         """Measures how much of the gap the chosen neurons carry."""
-        neurons = picked[chosen.get("neuron_share", min(picked))]
+        smallest = min(picked)
+        share = chosen.get("neuron_share", smallest)
+        retrained = picked[share]
         return explain_conflict(
-            trace(task.model), task.train, neurons, task.criteria, seed=task.seed
+            trace(task.model),
+            task.train,
+            retrained if share < 1 else picked[smallest],
+            task.criteria,
+            retrained=len(retrained),
+            seed=task.seed,
         )
 
 

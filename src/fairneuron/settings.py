@@ -132,19 +132,19 @@ class ConflictSettings:
         neuron_share: In (0, 1]: the largest share of hidden neurons whose incoming weights may
             change.
         strengths: λ, above 0. None: 0.7, and 2.8 where that does not close the gap on training
-            data.
+            data; if it does so for no share, the smallest of several keeps 0.7.
         stops: In [-1, 1]: the way to the retrained network is gone until these shares of the
             original gap are left on training data, or it is turned round by so much where they are
             below 0; each stop is a candidate.
         schedule: Of the retraining; in large batches, as each must show the gap.
     """
 
-    neuron_share: Numbers = (0.1, 0.3)
+    neuron_share: Numbers = (0.3, 1.0)
     strengths: Numbers | None = None
     stops: Numbers = STOPS
     schedule: Schedule = field(
         default=Schedule(
-            epochs=5, batch_size=1024, learning_rate=0.002, plateau=None, min_steps=200
+            epochs=5, batch_size=1024, learning_rate=0.003, plateau=None, min_steps=250
         )
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fairneuron.conflict import Neuron
@@ -37,21 +39,23 @@ class WeakestNeurons(_InOrder):
         return ranked[::-1]
 
 
-def random_neurons(limit: Limit, threshold: float = 0.5) -> FairNeuron:
+def random_neurons(limit: Limit, threshold: float = 0.5, **settings: Any) -> FairNeuron:
     """FairNeuron with random neurons.
 
     Args:
         limit: As in ``repair``.
         threshold: As in ``repair``.
+        **settings: Of the recipe.
     """
-    return FairNeuron(RandomNeurons(), limit=limit, threshold=threshold)
+    return FairNeuron(RandomNeurons(**settings), limit=limit, threshold=threshold)
 
 
-def weakest_neurons(limit: Limit, threshold: float = 0.5) -> FairNeuron:
+def weakest_neurons(limit: Limit, threshold: float = 0.5, **settings: Any) -> FairNeuron:
     """FairNeuron with the neurons that carry least.
 
     Args:
         limit: As in ``repair``.
         threshold: As in ``repair``.
+        **settings: Of the recipe.
     """
-    return FairNeuron(WeakestNeurons(), limit=limit, threshold=threshold)
+    return FairNeuron(WeakestNeurons(**settings), limit=limit, threshold=threshold)

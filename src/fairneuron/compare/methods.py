@@ -87,12 +87,14 @@ PEERS: dict[str, Named] = {
 # As many steps as the 50 epochs of recipe "paper" are on COMPAS; on Census they are 9 epochs. There
 # 50 epochs of twelve networks would take some 50 to 90 times as long as the base model.
 _AS_PAPER = ("schedule", Schedule(epochs=8, min_steps=1450))
-_STOPS = (0.9, 0.75, 0.6, 0.5, 0.4, 0.3, 0.22, 0.15, 0.1, 0.06, 0.03, 0.0)
+_STOPS = ("stops", (0.9, 0.75, 0.6, 0.45, 0.33, 0.23, 0.15, 0.08, 0.03, -0.03, -0.08, -0.13))
+_FEW = (("neuron_share", 0.1), _STOPS)
 _RATES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8)
 ABLATIONS: dict[str, Named] = {
-    "random-neurons": Named("compare.ablations:random_neurons"),
-    "weakest-neurons": Named("compare.ablations:weakest_neurons"),
-    "all-neurons": Named("repair:FairNeuron", options=(("neuron_share", 1.0), ("stops", _STOPS))),
+    "few-neurons": Named("repair:FairNeuron", options=_FEW),
+    "random-neurons": Named("compare.ablations:random_neurons", options=_FEW),
+    "weakest-neurons": Named("compare.ablations:weakest_neurons", options=_FEW),
+    "all-neurons": Named("repair:FairNeuron", options=(("neuron_share", 1.0), _STOPS)),
     "paper": Named(
         "repair:FairNeuron",
         options=(

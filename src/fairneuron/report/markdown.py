@@ -160,12 +160,12 @@ def _columns(data: dict[str, Any]) -> list[str]:
 
 
 def _explanation(found: dict[str, Any]) -> list[str]:
-    table = _neurons(found["neurons"]) if "neurons" in found else _makeup(found["makeup"])
+    table = _neurons(found) if "neurons" in found else _makeup(found["makeup"])
     return [_escape(found["sentence"]), *table]
 
 
-def _neurons(neurons: list[dict[str, Any]]) -> list[str]:
-    most = 20
+def _neurons(found: dict[str, Any]) -> list[str]:
+    neurons, most = found["neurons"], 20
     rows = [
         (
             n["layer"],
@@ -177,10 +177,16 @@ def _neurons(neurons: list[dict[str, Any]]) -> list[str]:
         for n in neurons[:most]
     ]
     more = [f"… and {len(neurons) - most} more in `result.json`."] if len(neurons) > most else []
+    which = (
+        "Only the incoming weights of these neurons are retrained."
+        if found["retrained"] == len(neurons)
+        else f"The incoming weights of {found['retrained']} neurons are retrained; these have the "
+        "most leverage."
+    )
     return [
-        "Only the incoming weights of these neurons are retrained. Pull: norm of the gradient of "
-        "the gap with respect to them. Conflict: above 0, lowering the gap and lowering the loss "
-        "pull the neuron in opposite directions. Active: on how many samples it is not 0.",
+        f"{which} Pull: norm of the gradient of the gap with respect to them. Conflict: above 0, "
+        "lowering the gap and lowering the loss pull the neuron in opposite "
+        "directions. Active: on how many samples it is not 0.",
         _table(("layer", "neuron", "pull", "conflict", "active"), rows),
         *more,
     ]

@@ -19,10 +19,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from fairneuron.data.dataset import Dataset, Floats, Mask
 from fairneuron.errors import ModelError
-from fairneuron.forward import logits, placed, tensors_of
+from fairneuron.forward import logits, one_thread, placed, tensors_of
 from fairneuron.models import Penalty, weighted_mean
 from fairneuron.search.muting import OnPath, with_muting
-from fairneuron.search.stack import Stack
+from fairneuron.search.stack import ALIGNED, Stack
 from fairneuron.search.steps import Noise, Step, Steps, dropout_layers, with_fillers, with_noise
 from fairneuron.settings import Schedule
 from fairneuron.terms import Terms
@@ -78,7 +78,8 @@ def train_together(
     """Trains the networks of the jobs in place, each as ``train`` would, up to rounding.
 
     The result of a job does not depend on the others: it is the same to the bit in any company.
-    Networks with batch statistics, and a caller's own optimiser, are trained one by one.
+    Networks with batch statistics, those whose gradients depend on their place in the stack (on
+    some processors, if widths are odd), and a caller's own optimiser, are trained one by one.
 
     Args:
         jobs: Networks of the same class and shapes.
@@ -96,7 +97,7 @@ def train_together(
     Raises:
         ModelError: For muting in networks that are trained one by one.
     """
-    if _stackable(jobs, data, terms, penalty):
+    if _stackable(jobs, data, schedule, terms, penalty):
         if len(jobs) == 1:  # a batch of one product is computed otherwise: other bits
             twin = replace(jobs[0], model=copy.deepcopy(jobs[0].model))
             return train_together(
@@ -161,7 +162,13 @@ def _one_by_one(
             progress("training", number + 1, len(jobs))
 
 
-def _stackable(jobs: Sequence[Job], data: Dataset, terms: Terms, penalty: Penalty | None) -> bool:
+def _stackable(
+    jobs: Sequence[Job],
+    data: Dataset,
+    schedule: Schedule,
+    terms: Terms,
+    penalty: Penalty | None,
+) -> bool:
     """Whether the jobs are of one architecture that runs with stacked parameters."""
     networks = [job.model for job in jobs]
     if not jobs or terms.optimiser is not None:
@@ -173,7 +180,10 @@ def _stackable(jobs: Sequence[Job], data: Dataset, terms: Terms, penalty: Penalt
     own_rows = any(job.weight is not None or job.dropped is not None for job in jobs)
     if (penalty is not None and own_rows) or not all(_has_plain_dropout(job) for job in jobs):
         return False
-    return _runs_stacked(networks[0], data)
+    muted = jobs[0].on_path is not None
+    return _runs_stacked(networks[0], data) and (
+        muted or _same_anywhere(networks[0], data, schedule.batch_size)
+    )
 
 
 def _runs_stacked(network: nn.Module, data: Dataset) -> bool:
@@ -191,6 +201,23 @@ def _runs_stacked(network: nn.Module, data: Dataset) -> bool:
         except Exception:  # whatever its steps say of stacked tensors
             return False
     return torch.allclose(stacked, plain, rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def _same_anywhere(network: nn.Module, data: Dataset, size: int) -> bool:
+    """Whether copies get the same gradients, to the bit, wherever they are in a stack.
+
+    On some processors the last bits of a product depend on where in memory its result lies: those
+    of layers whose number of weights is no multiple of a vector's length.
+    """
+    own = _private(network)
+    for parameter in own.parameters():  # all of them: which ones change is the jobs' matter
+        parameter.requires_grad_(parameter.is_floating_point())
+    x = placed(own, data.x[with_fillers(torch.arange(min(len(data), size)))])
+    with one_thread(), torch.enable_grad():
+        stack = Stack([own] * ALIGNED, [None] * ALIGNED)
+        out = stack.forward(own, shared=True)(stack.tensors, x)
+        gradients = torch.autograd.grad(out.sum(), list(stack.tensors.values()))
+    return all(bool((each == each[:1]).all()) for each in gradients if each.isfinite().all())
 
 
 def _private(network: nn.Module) -> nn.Module:
