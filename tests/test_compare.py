@@ -199,7 +199,11 @@ def test_more_configurations_than_the_others_have_are_refused() -> None:
 
 def test_fairneuron_gives_its_candidates() -> None:
     """Each λ is a configuration; the original is none."""
-    quick = {"ours": lambda limit: fn.FairNeuron(limit=limit, strengths=(0.2, 1.0), epochs=2)}
+    quick = {
+        "ours": lambda limit: fn.FairNeuron(
+            limit=limit, neuron_share=0.3, strengths=(0.2, 1.0), epochs=2
+        )
+    }
     record = compare(methods=quick, seeds=1).records[0]
     assert record["error"] is None
     assert [c["settings"]["strength"] for c in record["configurations"]] == [0.2, 1.0]

@@ -459,6 +459,14 @@ def test_with_all_of_its_gap_the_network_decides(parts, trained) -> None:
     )
 
 
+def test_where_nobody_was_the_network_decides() -> None:
+    """Nobody of B was decided 1 in training: whoever is so later stays so."""
+    decisions, y = np.array([1, 0, 1, 0, 0, 0]), np.array([1, 0, 0, 0, 0, 1])
+    data = Dataset.from_arrays(np.zeros((6, 1), np.float32), y, np.array(list("AAAABB")))
+    for criterion in CONDITIONS:
+        assert mixing(*cells(decisions, data, criterion), 1.0)[1, 1] == 1
+
+
 def test_an_unsolved_program_is_told() -> None:
     """With the solver's words."""
     with pytest.raises(FairNeuronError) as caught:

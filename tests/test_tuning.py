@@ -65,7 +65,7 @@ def test_draws_lie_in_their_ranges(theta: Any, gamma: Any, seed: int, samples: i
     for point in points:
         assert theta[0] <= point.theta <= theta[1]
         assert gamma[0] <= point.gamma <= gamma[1]
-    if theta[0] < theta[1]:
+    if theta[1] > 1.001 * theta[0]:
         assert points != drawn(samples, theta=theta, gamma=gamma, seed=seed + 1)
 
 
@@ -250,6 +250,8 @@ def test_without_a_candidate_that_can_win_nobody_wins(
         ({"dropout": 1}, "option-range", "dropout"),
         ({"share": 0}, "option-range", "share"),
         ({"seed": -1}, "option-range", "seed"),
+        ({"seed": 1.5}, "option-range", "seed"),
+        ({"grid": [0.5]}, "option-grid", "map names"),
         ({"grid": {"tehta": [1]}}, "option-grid", "mean 'theta'"),
         ({"grid": {"theta": 0.1}}, "option-grid", "list the values"),
         ({"grid": {"theta": []}}, "option-range", "theta"),

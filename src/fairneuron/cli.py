@@ -96,14 +96,14 @@ def repair(
         str | None,
         typer.Option(
             help="conflict: the largest share of neurons to retrain; several with commas.",
-            show_default="0.1,0.3",
+            show_default="0.3,1",
         ),
     ] = None,
     strengths: Annotated[
         str | None,
         typer.Option(
             help="conflict: λ, the weight of the gap beside the loss; several with commas.",
-            show_default="0.7, or 2.8 where that does not close the gap",
+            show_default="0.7, and 2.8 where that does not close the gap",
         ),
     ] = None,
     gamma: Annotated[

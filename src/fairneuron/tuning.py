@@ -16,7 +16,7 @@ from torch import nn
 
 from fairneuron.checks import copied
 from fairneuron.data.dataset import Dataset
-from fairneuron.errors import OptionError, require_range
+from fairneuron.errors import OptionError, require_range, require_whole
 from fairneuron.forward import one_thread
 from fairneuron.paths import Paths
 from fairneuron.recipes import Paper, Split, Task, make_recipe
@@ -62,7 +62,7 @@ def search(
 
     Every candidate is retrained on the same share of the training data and audited on validation
     data. Its figures are the same to the bit in this process and on Ray, where a trial holds some
-    of the candidates and trains them on one CPU thread.
+    of the candidates and trains them on one CPU thread, unless the model is on a GPU here.
 
     Args:
         model: A trained, traceable classifier; it is not changed.
@@ -97,6 +97,7 @@ def search(
         DataError: For fewer than two groups or classes, and labels that the model has no output
             for.
     """
+    require_whole("seed", seed)
     require_range("seed", seed, 0, 2**63 - 1)
     require_range("threshold", threshold, 0, 1)
     require_range("share", share, 0, 1, open_low=True)

@@ -46,7 +46,8 @@ class FAD(Tuned):
 
     Adel, Valera, Ghahramani and Weller, *One-network Adversarial Fairness* (AAAI 2019): the loss is
     the task's, and the network's part of the adversary's gradient is multiplied by −α. The
-    adversary is linear in the last hidden activations. For equal opportunity it sees those with
+    adversary is linear in the last hidden activations; the hidden layer that they add below it is
+    left out, so that the network keeps its architecture. For equal opportunity it sees those with
     y = 1 alone, for equalised odds there is another one for the others.
 
     With ``thresholds``, each network's scores then get thresholds per group, without a gap on the
@@ -116,7 +117,8 @@ class EthicalAdversaries(Tuned):
     support vector machine that was fitted to the labels (``fairneuron.baselines.feeder``), and the
     *reader*, as in ``FAD``, goes on training on the larger data. Added rows have the labels and
     groups of those that they are copies of; the published code takes the surrogate's labels and
-    random groups.
+    random groups. It also tunes the surrogate, and moves copies by .1 at most, whether they get
+    across or not.
 
     The surrogates see data and labels but no network, so all λ share them and the added rows. The
     networks are trained in every iteration: unless told otherwise, six λ in ten iterations, where
@@ -126,7 +128,7 @@ class EthicalAdversaries(Tuned):
         limit: As in ``repair``.
         strengths: The λ to try, each at least 0.
         iterations: At least 1.
-        points: Rows that the feeder copies in an iteration, at least 1; fewer arrive.
+        points: Rows that the feeder tries in an iteration, at least 1; fewer arrive.
         kernel: Of the surrogate: "rbf" or "linear".
         schedule: Of the training in an iteration.
         loss: As in ``repair``.

@@ -124,7 +124,7 @@ class Feeder:
     """Adds adversarial rows to data.
 
     Attributes:
-        points: How many copies are tried at a time, at least 1.
+        points: How many rows are tried at a time, at least 1.
         kernel: Of the surrogate, one of ``KERNELS``.
         rows: That a surrogate is fitted on, at most.
     """

@@ -139,7 +139,7 @@ def mixing(gain: Scores, rates: Sequence[Scores], bound: float) -> Scores:
         bound: In [0, 1].
 
     Returns:
-        ``(groups, 2)`` in [0, 1].
+        ``(groups, 2)`` in [0, 1]; in cells without weight the network's own decision.
 
     Raises:
         FairNeuronError: If the solver finds no optimum.
@@ -168,4 +168,5 @@ def mixing(gain: Scores, rates: Sequence[Scores], bound: float) -> Scores:
             cure="Report this with the data, or use another mitigator.",
         )
     probability: Scores = np.clip(found.x[: 2 * groups], 0, 1).reshape(groups, 2)
-    return probability
+    empty = (gain == 0) & ~np.any(rates, axis=0)  # (groups, 2), where nothing says what to draw
+    return np.where(empty, [0.0, 1.0], probability)

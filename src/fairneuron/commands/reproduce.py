@@ -34,9 +34,7 @@ def reproduce(  # typer reads options from a function's parameters
         bool,
         typer.Option("--quick", help="One seed, few rows and epochs: only to see that it runs."),
     ] = False,
-    workers: Annotated[
-        int, typer.Option(min=1, max=1024, help="Processes at once; costs need 1.")
-    ] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes at once.")] = 1,
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Without matplotlib.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -47,10 +45,14 @@ def reproduce(  # typer reads options from a function's parameters
     require_known("option-reproduce", "experiment", name, (*TITLES, ALL))
     require_place(out)
 
+    from fairneuron.compare.plots import require_matplotlib
     from fairneuron.reproduce.run import experiments_of
     from fairneuron.reproduce.run import reproduce as run
 
     parts = None if data is None else names_of(data)
+    names = experiments_of(parts) if name == ALL else [name]
+    if not no_plots and any(each.startswith("figure") for each in names):
+        require_matplotlib()  # before the tables, which take hours
     try:
         with at_work() as progress:
             found = [
@@ -64,7 +66,7 @@ def reproduce(  # typer reads options from a function's parameters
                     workers=workers,
                     progress=progress,
                 )
-                for each in (experiments_of(parts) if name == ALL else (name,))
+                for each in names
             ]
     except KeyboardInterrupt:
         fail("interrupted", f"What is done is in {out}; the same command goes on.", INTERRUPTED)

@@ -127,11 +127,11 @@ def search(
 def _space(samples: int | None, *, grid: bool, dropout: str, **texts: str | None) -> dict[str, Any]:
     """The options of the space as ``search`` takes them, found good."""
     numbers = {name: numbers_of(name, text) for name, text in texts.items()}
-    lists = {n: several(values) for n, values in numbers.items() if values is not None}
+    named = {name: values for name, values in numbers.items() if values is not None}
     rates = numbers_of("dropout", dropout)
     given: dict[str, Any] = {"dropout": rates}
     if not grid:
-        given |= lists | {"samples": SAMPLES if samples is None else samples}
+        given |= named | {"samples": SAMPLES if samples is None else samples}
         drawn(**given)
         return given
     if samples is not None:
@@ -141,6 +141,7 @@ def _space(samples: int | None, *, grid: bool, dropout: str, **texts: str | None
             got=f"--grid with --samples {samples}",
             cure="Leave one out.",
         )
+    lists = {name: several(values) for name, values in named.items()}
     combined(lists, **given)
     return given | {"grid": lists}
 

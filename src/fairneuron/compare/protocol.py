@@ -78,7 +78,7 @@ class Job:
             model = self.setting.base(parts, self.seed)
         trained = not isinstance(self.setting.model, nn.Module)
         seconds = clock.to_dict() if trained else dict.fromkeys(clock.to_dict())
-        base = self._base(model, parts) | seconds
+        base = self._same_as_before(self._base(model, parts)) | seconds
         for method, criterion in self.wanted:
             yield {
                 "seed": self.seed,
@@ -94,12 +94,15 @@ class Job:
         valid, test = (self._audit(model, part) for part in parts[1:])
         labels = test.counts.sum((0, 2))
         floor = replace(test, histograms=None).noise_floor
-        base = {
+        return {
             "valid": figures(valid),
             "test": figures(test),
             "majority": float(labels.max() / labels.sum()),
             "noise_floor": {name: floor[name] for name in CRITERIA},
         }
+
+    def _same_as_before(self, base: dict[str, Any]) -> dict[str, Any]:
+        """The figures of the base model, if those of records of before are the same."""
         if self.base is not None and any(self.base[name] != base[name] for name in base):
             raise OptionError(
                 "option-out",

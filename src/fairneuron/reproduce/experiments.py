@@ -43,6 +43,7 @@ from fairneuron.search.together import train_together
 from fairneuron.settings import Schedule
 from fairneuron.slicing import activation_paths
 from fairneuron.terms import Loss, Terms
+from fairneuron.tracing import trace
 from fairneuron.training import PLAIN, train
 from fairneuron.trials import Trial
 
@@ -159,7 +160,7 @@ def setting_of(part: str, scale: Scale) -> PaperSetting:
 
 
 def methods_of(scale: Scale) -> dict[str, MakeMitigator]:
-    """The methods of table 4 that there are, in its order; ours and two more rows come last."""
+    """The methods of table 4, in its order; ours and two more rows come last."""
     schedule = ("schedule", scale.schedule)
     paper = (("recipe", "paper"), schedule, ("gamma", scale.gammas), ("theta", scale.thetas))
     own: dict[str, MakeMitigator] = {
@@ -169,29 +170,24 @@ def methods_of(scale: Scale) -> dict[str, MakeMitigator]:
             "reproduce.unawareness:Unawareness", takes_limit=False, options=(schedule,)
         ),
     }
-    peers = ("naive", "reweighing", "reject-option", *OPTIONAL)
-    known = {name: METHODS[name] for name in peers if name in METHODS}
+    known = {name: METHODS[name] for name in ("naive", "reweighing", "reject-option", "fad")}
+    known[THRESHOLDS] = replace(known["fad"], options=(("thresholds", True),))
+    known[EA] = METHODS[EA]
     if scale.quick:
-        known |= {n: replace(known[n], options=few) for n, few in _FEW.items() if n in known}
+        known |= {name: replace(known[name], options=few) for name, few in _FEW.items()}
     return known | own
 
 
+THRESHOLDS = "fad-thresholds"
+"""FAD with thresholds per group on top, which read the group to predict."""
 _STRENGTHS = ("strengths", (0.5, 1.0))
 _FEW: dict[str, tuple[tuple[str, Any], ...]] = {
     "reweighing": (_STRENGTHS,),
     "fad": (_STRENGTHS,),
+    THRESHOLDS: (_STRENGTHS, ("thresholds", True)),
     EA: (_STRENGTHS, ("iterations", 1)),
 }
 """What methods that take long try in a quick run."""
-
-
-OPTIONAL = {"fad": "FAD", EA: "Ethical Adversaries"}
-"""Methods of the paper's that a version of this package may lack, with their titles."""
-
-
-def lacking() -> dict[str, str]:
-    """Those that this version lacks."""
-    return {name: title for name, title in OPTIONAL.items() if name not in METHODS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,8 +314,10 @@ def steps(model: nn.Module, parts: Parts, seed: int, scale: Scale) -> list[Confi
         paths = activation_paths(model, parts[0].x, gamma=GAMMA)
     with clocks["clustering"]:
         rare = rare_paths(paths, THETA)
+    network = copy.deepcopy(model)
+    twin = trace(network).with_dropout(DROPOUT)
     with clocks["training"]:
-        retrained(model, parts, [rare], scale=scale, seed=seed)
+        train(network, *parts[:2], scale.schedule, seed=seed, dropped=rare, run=twin)
     with clocks["search"]:
         search = cast("Any", methods_of(scale)[OURS]({_CRITERION: 0.05}))
         for _ in search.candidates(model, parts[0], parts[1], seed=seed):
@@ -512,30 +510,34 @@ def sources_of(name: str, scale: Scale, data: Sequence[str] | None = None) -> tu
     Args:
         name: Of the experiment.
         scale: Of it.
-        data: The parts that are wanted; all unless given.
+        data: The parts that are wanted; unless given all, in a quick run without Census.
     """
-    found = _all_sources(name, scale)
-    return found if data is None else tuple(each for each in found if each.part in data)
+    wanted = data
+    if wanted is None:  # Census has the largest network: a quick run goes without it, unless asked
+        wanted = (CREDIT, COMPAS, PUBLISHED) if scale.quick else PARTS
+    return tuple(each for each in _all_sources(name, scale) if each.part in wanted)
 
 
 def _all_sources(name: str, scale: Scale) -> tuple[Source, ...]:
-    parts = (CREDIT, COMPAS) if scale.quick else DATA_SETS
     methods = tuple(methods_of(scale))
     measured = {"table2": "clusters", "table3": "ablations", "table6": "steps"}
     if name in measured:
-        return tuple(Source("measures", part, (measured[name],)) for part in parts)
+        return tuple(Source("measures", part, (measured[name],)) for part in DATA_SETS)
     if name == "table4":
         published = Source("published", PUBLISHED, tuple(PUBLISHED_METHODS))
-        return (*(Source("methods", part, methods) for part in parts), published)
+        return (*(Source("methods", part, methods) for part in DATA_SETS), published)
     if name == "table5":
         costly = tuple(m for m in methods if m != "naive")
-        return tuple(Source("methods", part, costly) for part in parts)
+        return tuple(Source("methods", part, costly) for part in DATA_SETS)
     if name == "figure4":
         return (Source("measures", COMPAS, ("paths",)),)
     if name == "figure5":
-        lines = (Source("methods", COMPAS, (EA,)),) if EA in METHODS else ()
-        published = Source("published", PUBLISHED, ("theta", "gamma"))
-        return (Source("measures", COMPAS, ("theta", "gamma")), *lines, published)
+        over = ("theta", "gamma")
+        return (
+            Source("measures", COMPAS, over),
+            Source("methods", COMPAS, (EA,)),
+            Source("published", PUBLISHED, over),
+        )
     return ()
 
 

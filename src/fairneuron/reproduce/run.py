@@ -21,6 +21,7 @@ from fairneuron.reproduce.experiments import PARTS, PUBLISHED, Scale, setting_of
 from fairneuron.reproduce.paper import TITLES
 from fairneuron.reproduce.place import require_place
 from fairneuron.reproduce.plots import plots_of
+from fairneuron.reproduce.published import THRESHOLD
 from fairneuron.reproduce.tables import Found, data_sets, page, sections
 from fairneuron.training import Progress, quiet
 
@@ -199,7 +200,7 @@ def _described(scale: Scale) -> list[dict[str, str]]:
             f"{level} {int((data.sensitive[:, 0] == code).sum())}"
             for code, level in enumerate(data.sensitive_levels[0])
         ]
-        positive = data.y > 4 if part == PUBLISHED else data.y == 1
+        positive = data.y > THRESHOLD if part == PUBLISHED else data.y == 1
         made.append(
             {
                 "name": part,

@@ -20,7 +20,6 @@ from fairneuron.reproduce.experiments import (
     Configuration,
     Source,
     figures_of_configuration,
-    lacking,
 )
 from fairneuron.reproduce.figures import METRICS, TITLES, over_seeds
 
@@ -78,8 +77,9 @@ class Found:
 
 
 def ours(values: Iterable[float | None]) -> Cell:
-    """A cell of our figures over seeds."""
-    return {"ours": over_seeds(list(values))}
+    """A cell of our figures over seeds, and of how many they would be if all were defined."""
+    listed = list(values)
+    return {"ours": over_seeds(listed) | {"of": len(listed)}}
 
 
 def sections(name: str, found: Sequence[Found]) -> list[Section]:
@@ -132,12 +132,11 @@ def _table2(found: Sequence[Found]) -> list[Section]:
             "share of samples that are biased": [s["biased_share"] for s in summaries],
         }
         for i, group in enumerate(summaries[0]["makeup"] if summaries else ()):
-            shares = [s["makeup"][i]["biased"] / max(1, s["makeup"][i]["n"]) for s in summaries]
-            rows[f"the same, of {group['group']}"] = shares
+            inside = [s["makeup"][i] for s in summaries]
+            rows[f"the same, of {group['group']}"] = [_share(g["biased"], g["n"]) for g in inside]
         for side in ("biased", "benign"):
             positives = [
-                sum(g[f"{side}_positive"] for g in s["makeup"])
-                / max(1, sum(g[side] for g in s["makeup"]))
+                _share(*(sum(g[n] for g in s["makeup"]) for n in (f"{side}_positive", side)))
                 for s in summaries
             ]
             rows[f"share of y = 1 among {side} ones"] = positives
@@ -145,6 +144,10 @@ def _table2(found: Sequence[Found]) -> list[Section]:
         lines = [(label, {"value": ours(values)}) for label, values in rows.items()]
         made.append(section(each.title, {"value": "value"}, lines, each.failures()))
     return made
+
+
+def _share(some: int, of: int) -> float | None:
+    return some / of if of else None
 
 
 def _table3(found: Sequence[Found]) -> list[Section]:
@@ -186,7 +189,7 @@ def _table4(found: Sequence[Found]) -> list[Section]:
                 return paper.known("table4", each.data, method, metric)  # noqa: B023  # used at once
 
             cells[method] = _cells([*_chosen(each, method).values()], known)
-        notes = [*each.failures(), *_flagged(each), *_noise(each)]
+        notes = [*each.failures(), *_flagged(each), *_noise(each), *_remarks(each)]
         made.append(section(each.title, columns, list(cells.items()), notes))
         changes.append((each.title, _changes(each)))
     title = "FairNeuron's reduction of the naive model's gap, %"
@@ -194,16 +197,13 @@ def _table4(found: Sequence[Found]) -> list[Section]:
     made[-1]["notes"] = [
         "p: one-sided Wilcoxon test, paired over seeds, that the gap is lower; it needs 10 seeds. "
         "Not corrected for the number of tests.",
-        *_lacking(),
         *paper.claims("table4"),
+        f"The paper's percentages: {'; '.join(paper.sources('improvement'))}, which does not say "
+        "how they are computed.",
         "fairneuron-paper is recipe paper (Algorithm 1); fairneuron is the package's default, and "
         "unawareness the naive model trained without the sensitive column: rows of our own.",
     ]
     return made
-
-
-def _lacking() -> list[str]:
-    return [f"{title} is not in this version of the package." for title in lacking().values()]
 
 
 def _chosen(found: Found, method: str) -> dict[int, Configuration]:
@@ -257,6 +257,18 @@ def _noise(found: Found) -> list[str]:
     ]
 
 
+def _remarks(found: Found) -> list[str]:
+    """Who reads the sensitive attribute to predict, and why there are no flip rates."""
+    names = found.source.names
+    aware = [n for n in names if any(r.get("needs_sensitive") for r in found.of(n))]
+    choices = [c for name in names for c in _chosen(found, name).values()]
+    reasons = dict.fromkeys(c["no_flip_rate"] for c in choices if "no_flip_rate" in c)
+    return [
+        *(f"{found.title}: {name} reads the sensitive attribute to predict." for name in aware),
+        *(f"{found.title}: no flip rate. {reason}." for reason in reasons),
+    ]
+
+
 def _changes(found: Found) -> dict[str, Cell]:
     """By how much FairNeuron's mean gap lies below the naive model's, and whether by chance."""
     naive, own = (_chosen(found, method) for method in ("naive", paper.OURS))
@@ -283,7 +295,9 @@ def _table5(found: Sequence[Found]) -> list[Section]:
         (
             name,
             {
-                each.source.part: ours(r["seconds"] / r["base"]["seconds"] for r in each.of(name))
+                each.source.part: ours(
+                    r["cpu_seconds"] / r["base"]["cpu_seconds"] for r in each.of(name)
+                )
                 for each in found
             },
         )
@@ -291,16 +305,16 @@ def _table5(found: Sequence[Found]) -> list[Section]:
     ]
     seconds = {each.source.part: _base_seconds(each) for each in found}
     notes = [f for each in found for f in each.failures()]
-    notes += [*_lacking(), *paper.claims("table5")]
+    notes += paper.claims("table5")
     return [
         section("With all configurations that are tried", columns, rows, notes),
-        section("Ordinary training, seconds", columns, [("naive", seconds)]),
+        section("Ordinary training, seconds of CPU", columns, [("naive", seconds)]),
     ]
 
 
 def _base_seconds(found: Found) -> Cell:
-    """Seconds of ordinary training, once per seed."""
-    return ours({r["seed"]: r["base"]["seconds"] for r in found.records}.values())
+    """Seconds of CPU of ordinary training, once per seed."""
+    return ours({r["seed"]: r["base"]["cpu_seconds"] for r in found.records}.values())
 
 
 def _table6(found: Sequence[Found]) -> list[Section]:
@@ -309,7 +323,7 @@ def _table6(found: Sequence[Found]) -> list[Section]:
     for each in found:
         cells = {
             name: ours(
-                c["seconds"] / record["base"]["seconds"]
+                c["cpu_seconds"] / record["base"]["cpu_seconds"]
                 for record in each.of("steps")
                 for c in record["configurations"]
                 if c["settings"]["step"] == name
@@ -317,7 +331,7 @@ def _table6(found: Sequence[Found]) -> list[Section]:
             for name in names
         }
         rows.append((each.title, cells | {"seconds": _base_seconds(each)}))
-    columns = dict(zip(names, names, strict=True)) | {"seconds": "ordinary training, s"}
+    columns = dict(zip(names, names, strict=True)) | {"seconds": "ordinary training, CPU s"}
     notes = [
         "Search: all configurations of table 4, each with its share of slicing and clustering.",
         *(f for each in found for f in each.failures()),
@@ -435,7 +449,10 @@ def _head(result: dict[str, Any]) -> str:
         )
     known = paper.sources(name)
     beside = "; ".join(known) if known else "not known here"
-    lines.append(f"The paper's figures: {beside}. A dash: not known here, or undefined.")
+    lines.append(
+        f"The paper's figures: {beside}. A dash: not known here, or undefined; (n of m): of the n "
+        "of m seeds on which it is defined."
+    )
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -473,7 +490,8 @@ def _ours(cell: Cell) -> str:
     if found is None or found["mean"] is None:
         return "–"
     sd = "" if found["sd"] is None else f" ± {number(found['sd'])}"
-    return number(found["mean"]) + sd
+    some = f" ({found['n']} of {found['of']})" if found["n"] < found["of"] else ""
+    return number(found["mean"]) + sd + some
 
 
 def number(value: float | None) -> str:

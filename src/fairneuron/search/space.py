@@ -87,6 +87,13 @@ def combined(
     Raises:
         OptionError: For unknown names, values out of range, or more than 10,000 combinations.
     """
+    if not isinstance(grid, Mapping):
+        raise OptionError(
+            "option-grid",
+            "A grid must map names to values",
+            got=repr(grid),
+            cure='For example {"gamma": [0.5, 0.9]}.',
+        )
     for name, values in grid.items():
         require_known("option-grid", "name in a grid", name, Point._fields)
         if isinstance(values, str) or not isinstance(values, Sequence):

@@ -216,8 +216,9 @@ def _same_anywhere(network: nn.Module, data: Dataset, size: int) -> bool:
     with one_thread(), torch.enable_grad():
         stack = Stack([own] * ALIGNED, [None] * ALIGNED)
         out = stack.forward(own, shared=True)(stack.tensors, x)
-        gradients = torch.autograd.grad(out.sum(), list(stack.tensors.values()))
-    return all(bool((each == each[:1]).all()) for each in gradients if each.isfinite().all())
+        found = torch.autograd.grad(out.sum(), list(stack.tensors.values()), allow_unused=True)
+    gradients = [each for each in found if each is not None and each.isfinite().all()]
+    return all(bool((each == each[:1]).all()) for each in gradients)
 
 
 def _private(network: nn.Module) -> nn.Module:
