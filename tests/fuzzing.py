@@ -653,6 +653,8 @@ def fuzz_options(rng: np.random.Generator, folder: Path) -> None:
         "audit": ["--data", "t.csv", "--target", "y", "--positive", "yes", "--sensitive", "g"],
         "paths": ["--data", "t.csv", "--target", "y", "--positive", "yes", "--sensitive", "g"],
         "repair": ["--data", "t.csv", "--target", "y", "--positive", "yes", "--sensitive", "g"],
+        "search": ["--data", "t.csv", "--target", "y", "--positive", "yes", "--sensitive", "g"],
+        "reproduce": ["table1"],
         "predict": ["run", "t.csv"],
         "choose": ["run", "--limit", "dp=0.1"],
         "data": {"show": ["t.csv"], "export": ["credit", "a/b"]}.get(chosen[-1], []),
@@ -669,8 +671,9 @@ def fuzz_options(rng: np.random.Generator, folder: Path) -> None:
             words += [values[int(rng.integers(len(values)))]]
     for _ in range(int(rng.choice([0] * 9 + [1]))):
         words.insert(int(rng.integers(len(words) + 1)), VALUES[int(rng.integers(len(VALUES)))])
-    if chosen == ("repair",):  # never trained
-        words += ["--out", "taken"]
+    taken = {"repair": "taken", "reproduce": "taken", "search": "taken/mine"}
+    if chosen[0] in taken:  # never trained
+        words += ["--out", taken[chosen[0]]]
     outcome = command(folder, *chosen, *words)
     said = f"fairneuron {[*chosen, *words]}\n{outcome}"
     assert outcome.code in (0, 1, 2), said

@@ -298,7 +298,7 @@ def test_help_tells_defaults(light: dict[tuple[str, ...], tuple[Outcome, list[st
     rows = dict(re.findall(r"(--[a-z-]+) (.*?)(?= \*? ?--|$)", text))
     defaults = {
         "--limit": "dp=0.05",
-        "--neuron-share": "0.1",
+        "--neuron-share": "0.3",
         "--gamma": "0.9",
         "--theta": "0.001",
         "--dropout": "0.1",
