@@ -933,6 +933,18 @@ def test_version(call: Callable[..., Outcome]) -> None:
     assert call("--version").out.strip() == version("fairneuron")
 
 
+def test_module_is_the_command(tmp_path: Path) -> None:
+    """``python -m fairneuron`` is the console script."""
+    done = subprocess.run(  # noqa: S603  # our own command
+        [sys.executable, "-m", "fairneuron", "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout.strip() == version("fairneuron")
+
+
 @pytest.mark.parametrize("words", [(), ("data",)])
 def test_no_words_show_the_help(words: tuple[str, ...], tmp_path: Path) -> None:
     """Without a command the help comes, and no error that says nothing."""
