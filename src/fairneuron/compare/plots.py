@@ -20,7 +20,7 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # another one when the colours are used up
 _REFERENCE = "#000000"
-REACH = 2.5  # how far below the base model the plot goes, in what the reference loses at most
+REACH = 2.0  # how far the plot goes
 
 
 def require_matplotlib() -> None:
@@ -127,52 +127,45 @@ def _panel(ax: Axes, figures: Figures, aware: bool) -> None:
 def _zoom(axes: Sequence[Axes], figures: Figures) -> None:
     """Shows where the reference is; what lies far off is named at the edge.
 
-    The lowest accuracy shown lies below the base model's by ``REACH`` times what the reference
-    loses at most. The base model, whose gap is what the methods lower, is a point only if it is
-    near to them.
+    That is below the base model by more than ``REACH`` times what the reference loses at most, or
+    at more than ``REACH`` times its largest gap.
     """
-    base, points = figures["base"], _points(figures)
-    own = [accuracy for name, _, accuracy in points if name == figures["reference"]]
+    points, base = _points(figures), figures["base"]
+    own = [(gap, accuracy) for name, gap, accuracy in points if name == figures["reference"]]
     if not own or base["gap"]["mean"] is None:
         return
-    top = max(accuracy for _, _, accuracy in [*points, ("", 0.0, base["accuracy"]["mean"])])
-    lost = max(base["accuracy"]["mean"] - min(own), 0.005)
-    low = base["accuracy"]["mean"] - REACH * lost
-    widest = 1.15 * max(gap for name, gap, accuracy in points if accuracy >= low)
+    star = base["gap"]["mean"], base["accuracy"]["mean"]
+    wide = REACH * max(gap for gap, _ in own)
+    low = star[1] - REACH * max(star[1] - min(accuracy for _, accuracy in own), 0.005)
+    near = [(g, a) for _, g, a in points if g <= wide and a >= low]
+    top = max(star[1], *(a for _, a in near))
+    bottom = min(a for _, a in near)
+    margin = 0.15 * (top - bottom)
     for ax, aware in zip(axes, (False, True)[-len(axes) :], strict=True):
-        ax.set_ylim(low, top + 0.15 * (top - low))
-        if base["gap"]["mean"] > widest:
-            ax.set_xlim(0, widest)
-            accuracy, gap = base["accuracy"]["mean"], base["gap"]["mean"]
-            text = f"base model: accuracy {accuracy:.3f}, gap {gap:.3f} →"
-            ax.text(0.99, 0.985, text, transform=ax.transAxes, ha="right", va="top", size=8)
-        off = {
-            name: (gap, accuracy)
-            for name, gap, accuracy in points
-            if accuracy < low and figures["methods"][name]["needs_sensitive"] == aware
+        ax.set_ylim(bottom - margin, top + margin)
+        if star[0] > wide:
+            ax.set_xlim(0, 1.15 * max(g for g, _ in near))
+        far = {
+            name: (g, a)
+            for name, g, a in points
+            if (g > wide or a < low) and figures["methods"][name]["needs_sensitive"] == aware
         }
-        if off:
-            lines = [f"{name} ↓ {accuracy:.3f}" for name, (_, accuracy) in off.items()]
-            ax.text(
-                0.99,
-                0.015,
-                "\n".join(lines),
-                transform=ax.transAxes,
-                ha="right",
-                va="bottom",
-                size=8,
-            )
+        if star[0] > wide:
+            far = {"base model": star, **far}
+        lines = [f"{name}: gap {g:.3f}, accuracy {a:.3f}" for name, (g, a) in far.items()]
+        if lines:
+            text = "\n".join(["further off", *lines])
+            ax.text(0.98, 0.02, text, transform=ax.transAxes, ha="right", va="bottom", size=7.5)
 
 
 def _points(figures: Figures) -> list[tuple[str, float, float]]:
-    """Method, gap and accuracy of all that is drawn; those with the lowest accuracy last."""
-    found = [
+    """Method, gap and accuracy of all that is drawn."""
+    return [
         (name, one["gap"]["mean"], one["accuracy"]["mean"])
         for at in figures["at"]
         for name, one in at["methods"].items()
         if name != "naive" and one["gap"]["mean"] is not None
     ]
-    return sorted(found, key=lambda point: -point[2])
 
 
 class _Look(NamedTuple):
