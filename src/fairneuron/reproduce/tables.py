@@ -228,7 +228,9 @@ def _flagged(found: Found) -> list[str]:
         ]
     notes = []
     for method in found.source.names:
-        records = [r for r in found.of(method) if len(r["configurations"]) > 1]
+        records = found.of(method)
+        if all(len(r["configurations"]) <= 1 for r in records):  # it has nothing to choose
+            continue
         choices = [c for c in (chosen(r, EPSILON) for r in records) if c is not None]
         beyond, none = sum(flag for _, flag in choices), len(records) - len(choices)
         if none:
