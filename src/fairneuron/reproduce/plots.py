@@ -112,7 +112,7 @@ def _panel(ax: Axes, each: Section, metric: str) -> None:
     sign = {"theta": "θ", "gamma": "γ"}[over]
     rows = {row["label"]: row["cells"][metric] for row in each["rows"]}
     low, high = paper.RANGES[over, metric]
-    ax.axhspan(low, high, color=_PAPER, lw=0, label="FairNeuron in the paper")
+    ax.axhspan(low, high, color=_PAPER, lw=0, label="FairNeuron, as plotted in the paper")
     own = {float(k.partition("= ")[2]): c["ours"] for k, c in rows.items() if k.startswith(sign)}
     defined = {value: found for value, found in own.items() if found["mean"] is not None}
     means = [found["mean"] for found in defined.values()]
