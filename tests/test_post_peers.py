@@ -478,6 +478,8 @@ def test_neurons_that_give_something_for_nothing_are_refused(parts) -> None:
         lambda: OxonFair(shares=(2,)),
         lambda: ThresholdOptimizer(shares=(-0.1,)),
         lambda: EqualizedOdds(shares=(1.1,)),
+        lambda: EqualizedOdds(shares=0.5),
+        lambda: RejectOption(shares=()),
         lambda: RejectOption(margins=1),
         lambda: ExponentiatedGradient(iterations=0),
         lambda: NeuronDropping(most=0),

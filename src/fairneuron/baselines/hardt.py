@@ -14,6 +14,7 @@ from fairneuron.baselines.postprocess import (
     CONDITIONS,
     PostProcessed,
     Scores,
+    checked_shares,
     fitted_groups,
     measured_gap,
     membership,
@@ -23,7 +24,7 @@ from fairneuron.baselines.postprocess import (
 )
 from fairneuron.baselines.protocol import Tuned
 from fairneuron.data.dataset import Dataset
-from fairneuron.errors import FairNeuronError, require_range
+from fairneuron.errors import FairNeuronError
 from fairneuron.limits import DEFAULT_LIMIT, Limit
 from fairneuron.trials import Candidate
 
@@ -55,9 +56,7 @@ class EqualizedOdds(Tuned):
 
     def __init__(self, limit: Limit = DEFAULT_LIMIT, *, shares: Sequence[float] = SHARES) -> None:
         super().__init__(limit)
-        for share in shares:
-            require_range("shares", share, 0, 1)
-        self.shares = tuple(shares)
+        self.shares = checked_shares(shares)
         self.criterion = one_criterion("EqualizedOdds", self.criteria)
 
     def candidates(

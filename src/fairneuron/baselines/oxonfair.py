@@ -15,6 +15,7 @@ from fairneuron.baselines.linear_post import GroupNetworks
 from fairneuron.baselines.postprocess import (
     PostProcessed,
     Scores,
+    checked_shares,
     fitted_groups,
     measured_gap,
     needs_library,
@@ -62,11 +63,9 @@ class OxonFair(Tuned):
         networks: int = 3,
     ) -> None:
         super().__init__(limit)
-        for share in shares:
-            require_range("shares", share, 0, 1)
         require_whole("networks", networks)
         require_range("networks", networks, 1, np.inf)
-        self.needs_sensitive, self.networks, self.shares = aware, networks, tuple(shares)
+        self.needs_sensitive, self.networks, self.shares = aware, networks, checked_shares(shares)
 
     def candidates(
         self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from fairneuron.data.dataset import Dataset, Mask
-from fairneuron.errors import DataError, ModelError, OptionError
+from fairneuron.errors import DataError, ModelError, OptionError, require_range
 from fairneuron.models import Network, Probabilities
 
 Scores = npt.NDArray[np.float64]
@@ -132,6 +132,21 @@ def _counts(data: Dataset, label: int | None) -> list[int]:
         those &= data.gap_weight > 0
     counts: list[int] = np.bincount(data.group[those], minlength=len(data.group_names)).tolist()
     return counts
+
+
+def checked_shares(shares: Sequence[float]) -> tuple[float, ...]:
+    """The shares as a tuple.
+
+    Raises:
+        OptionError: For none, or one outside [0, 1].
+    """
+    if not isinstance(shares, (tuple, list)) or not shares:
+        raise OptionError(
+            "option-range", "shares must list numbers", got=repr(shares), cure="From 0 to 1."
+        )
+    for share in shares:
+        require_range("shares", share, 0, 1)
+    return tuple(shares)
 
 
 def one_criterion(mitigator: str, criteria: tuple[str, ...]) -> str:

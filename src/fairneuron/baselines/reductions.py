@@ -17,6 +17,7 @@ from fairneuron.baselines.postprocess import (
     CONDITIONS,
     Scores,
     as_probabilities,
+    checked_shares,
     fitted_groups,
     measured_gap,
     needs_library,
@@ -71,12 +72,10 @@ class ExponentiatedGradient(Tuned):
         schedule: Schedule = ORACLE,
     ) -> None:
         super().__init__(limit)
-        for share in shares:
-            require_range("shares", share, 0, 1)
         require_whole("iterations", iterations)
         require_range("iterations", iterations, 1, np.inf)
         require_range("eps", eps, 0, 1, open_low=True)
-        self.shares, self.iterations, self.eps = tuple(shares), iterations, eps
+        self.shares, self.iterations, self.eps = checked_shares(shares), iterations, eps
         self.schedule = schedule
         self.criterion = one_criterion("ExponentiatedGradient", self.criteria)
 

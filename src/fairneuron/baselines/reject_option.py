@@ -16,6 +16,7 @@ from fairneuron.baselines.postprocess import (
     CONDITIONS,
     PostProcessed,
     Scores,
+    checked_shares,
     fitted_groups,
     measured_gap,
     membership,
@@ -72,11 +73,9 @@ class RejectOption(Tuned):
         margins: int = 100,
     ) -> None:
         super().__init__(limit)
-        for share in shares:
-            require_range("shares", share, 0, 1)
         require_whole("margins", margins)
         require_range("margins", margins, 2, np.inf)
-        self.shares, self.margins = tuple(shares), margins
+        self.shares, self.margins = checked_shares(shares), margins
         self.criterion = one_criterion("RejectOption", self.criteria)
 
     def candidates(

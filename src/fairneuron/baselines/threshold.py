@@ -12,6 +12,7 @@ from torch import nn
 from fairneuron.baselines.postprocess import (
     PostProcessed,
     Scores,
+    checked_shares,
     fitted_groups,
     measured_gap,
     needs_library,
@@ -21,7 +22,6 @@ from fairneuron.baselines.postprocess import (
 )
 from fairneuron.baselines.protocol import Tuned
 from fairneuron.data.dataset import Dataset
-from fairneuron.errors import require_range
 from fairneuron.limits import DEFAULT_LIMIT, Limit
 from fairneuron.trials import Candidate
 
@@ -56,10 +56,8 @@ class ThresholdOptimizer(Tuned):
 
     def __init__(self, limit: Limit = DEFAULT_LIMIT, *, shares: Sequence[float] = SHARES) -> None:
         super().__init__(limit)
-        for share in shares:
-            require_range("shares", share, 0, 1)
         self.shares, self.criterion = (
-            tuple(shares),
+            checked_shares(shares),
             one_criterion("ThresholdOptimizer", self.criteria),
         )
 
