@@ -284,6 +284,10 @@ def test_bad_options_are_refused(
 @pytest.fixture(scope="module")
 def ray() -> Iterator[ModuleType]:
     """The Ray that a search starts, kept for the tests."""
+    if " " in sys.executable:
+        pytest.skip(
+            "a search on Ray Tune did not come back where the interpreter's path has a space"
+        )
     with ray_at("ray") as ray:
         yield ray
     assert not ray.is_initialized()
