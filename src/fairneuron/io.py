@@ -9,7 +9,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,36 @@ def read_folder(folder: Path) -> dict[str, bytes]:
             cure="Repair again, or restore the folder.",
         )
     return files
+
+
+def require_new_or_ours(folder: Path, ours: Callable[[Path], bool], what: str) -> None:
+    """Checks, before any work, that a folder is new, or one of ours to go on with, and writable.
+
+    Args:
+        folder: Where results will be.
+        ours: Whether a folder that there is has nothing but what we wrote.
+        what: What it would be of, for the message.
+
+    Raises:
+        OutputError: If it is neither, or cannot be written.
+    """
+    if not os.path.lexists(folder):
+        require_free(folder)
+        return
+    if not folder.is_dir() or not ours(folder):
+        raise OutputError(
+            "output-exists",
+            f"The output folder must be new, or one of {what} to go on with",
+            got=str(folder),
+            cure="Choose another name.",
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            "output-readonly",
+            "The output folder must be writable",
+            got=str(folder),
+            cure="Choose another place.",
+        )
 
 
 def require_free_file(path: Path, *, overwrite: bool = False) -> None:

@@ -6,13 +6,12 @@ Free of torch, so that a folder that cannot be used is refused at once.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fairneuron.errors import OptionError, OutputError
-from fairneuron.io import require_free
+from fairneuron.io import require_new_or_ours
 
 FILE = "records.jsonl"
 FILES = (FILE, "comparison.md", "comparison.json")
@@ -32,23 +31,11 @@ def require_folder(folder: Path) -> None:
     Raises:
         OutputError: If it is neither.
     """
-    if not os.path.lexists(folder):
-        require_free(folder)
-        return
-    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / FILE).is_file()):
-        raise OutputError(
-            "output-exists",
-            "The output folder must be new, or one of an earlier comparison to go on with",
-            got=str(folder),
-            cure="Choose another name.",
-        )
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(
-            "output-readonly",
-            "The output folder must be writable",
-            got=str(folder),
-            cure="Choose another place.",
-        )
+    require_new_or_ours(folder, _ours, "an earlier comparison")
+
+
+def _ours(folder: Path) -> bool:
+    return (folder / FILE).is_file() or not any(folder.iterdir())
 
 
 class Records:
