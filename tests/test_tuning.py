@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -284,10 +285,6 @@ def test_bad_options_are_refused(
 @pytest.fixture(scope="module")
 def ray() -> Iterator[ModuleType]:
     """The Ray that a search starts, kept for the tests."""
-    if " " in sys.executable:
-        pytest.skip(
-            "a search on Ray Tune did not come back where the interpreter's path has a space"
-        )
     with ray_at("ray") as ray:
         yield ray
     assert not ray.is_initialized()
@@ -361,6 +358,24 @@ def test_ray_is_for_this_machine_alone(ray) -> None:
     (node,) = ray.nodes()
     assert node["NodeManagerAddress"] == "127.0.0.1"
     assert not ray._private.worker.global_worker.node.webui_url
+
+
+def test_workers_start_where_the_interpreters_path_has_a_space(tmp_path) -> None:
+    """Ray starts those of Tune by a line of shell, without quotes of its own."""
+    (tmp_path / "two words").symlink_to(sys.prefix)
+    code = """
+import sys
+from fairneuron.search.cluster import run_on_ray
+print(run_on_ray(lambda numbers: [sys.executable] * len(numbers), [[0]], "ray", {"CPU": 1}, print))
+"""
+    done = subprocess.run(  # noqa: S603  # our own code
+        [tmp_path / "two words" / "bin" / Path(sys.executable).name, "-c", code],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=True,
+    )
+    assert "two words" in done.stdout.splitlines()[-1]
 
 
 def test_missing_ray_is_told(parts, trained, monkeypatch) -> None:

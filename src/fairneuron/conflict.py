@@ -230,7 +230,7 @@ class ConflictExplanation:
         retrained: Number of those that were retrained.
         gap: Score gap of the original model on the training data.
         gap_without: The same with the chosen neurons held at their mean activation.
-        gap_without_random: The same with as many random hidden neurons held instead, the mean of 20
+        gap_without_random: The same with as many random hidden neurons held instead, the mean of 10
             draws.
     """
 
@@ -309,7 +309,7 @@ def explain_conflict(
     generator = torch.Generator().manual_seed(seed)
     draws = [
         torch.randperm(len(everyone), generator=generator)[: len(neurons)].tolist()
-        for _ in range(20)
+        for _ in range(10)
     ]
     random = [
         _gap_without(graph, data, [everyone[i] for i in draw], criteria, means) for draw in draws

@@ -21,7 +21,7 @@ from fairneuron.forward import evaluation, logits, one_thread, placed
 from fairneuron.metrics.definitions import POSITIVE
 from fairneuron.models import positive_score
 
-AMOUNTS = np.linspace(0, 1.5, 31)
+AMOUNTS = np.linspace(0, 1.5, 16)
 """How far one may go: 0 is the original, 1 the copy, and beyond it the direction goes on."""
 
 

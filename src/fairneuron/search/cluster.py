@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shlex
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -106,9 +108,7 @@ def ray_at(address: str) -> Iterator[Any]:
             raise _missing() from error
         if address != "ray":
             try:
-                stack.enter_context(
-                    ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-                )
+                stack.enter_context(ray.init(address, **_SILENT))
             except ImportError as error:
                 raise _missing("its client") from error
             except (ConnectionError, RuntimeError, ValueError) as error:
@@ -121,10 +121,18 @@ def ray_at(address: str) -> Iterator[Any]:
         elif not ray.is_initialized():
             _require_alone(ray)
             stack.callback(ray.shutdown)
-            ray.init(
-                "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-            )
+            ray.init("local", include_dashboard=False, runtime_env=_interpreter(), **_SILENT)
         yield ray
+
+
+def _interpreter() -> dict[str, str] | None:
+    """Says which interpreter workers run in, where its path means something else to a shell.
+
+    Ray starts them by a line of shell that does not quote it: where it holds a space none starts,
+    and whoever asked waits for ever.
+    """
+    quoted = shlex.quote(sys.executable)
+    return None if quoted == sys.executable else {"py_executable": quoted}
 
 
 def _require_alone(ray: Any) -> None:
