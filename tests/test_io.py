@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fairneuron import weights
+from fairneuron import io, weights
 from fairneuron.errors import ModelError, OutputError
 from fairneuron.io import (
     MANIFEST,
@@ -227,9 +227,10 @@ STEPS: tuple[tuple[Any, str], ...] = (
     (os, "open"),
     (os, "rename"),
     (os, "replace"),
+    (io, "_exchanged"),
     (shutil, "rmtree"),
 )
-MOVES = ("rename", "replace")
+MOVES = ("rename", "replace", "_exchanged")
 
 
 def with_fault(write: Callable[[], None], at: int | None, fault: BaseException) -> list[str]:
@@ -306,23 +307,21 @@ PHASES = ("before the swap", "at the swap", "after the swap")
 
 
 @pytest.mark.parametrize(
-    ("kind", "overwrite", "phase"),
+    ("kind", "way", "phase"),
     [
-        pytest.param(
-            kind,
-            overwrite,
-            phase,
-            id=f"{kind.__name__}, {'overwrite' if overwrite else 'new'}, {phase}",
-        )
+        pytest.param(kind, way, phase, id=f"{kind.__name__}, {way}, {phase}")
         for kind in (OSError, KeyboardInterrupt)
-        for overwrite in (False, True)
+        for way in ("new", "overwrite at once", "overwrite in two steps")
         for phase in PHASES
     ],
 )
 def test_fault_at_every_step(
-    kind: type[BaseException], overwrite: bool, phase: str, tmp_path: Path
+    kind: type[BaseException], way: str, phase: str, tmp_path: Path, monkeypatch
 ) -> None:
     """A fault at any step leaves the old state or the new one, whole, and nothing beside it."""
+    overwrite = way != "new"
+    if way == "overwrite in two steps":
+        monkeypatch.setattr(io, "_exchanged", lambda *_: False)
     if overwrite:
         write_folder(tmp_path / "all", OLD)
     steps = with_fault(
@@ -334,7 +333,7 @@ def test_fault_at_every_step(
         PHASES[1]: [*range(moves[0], moves[-1] + 1)],
         PHASES[2]: [*range(moves[-1] + 1, len(steps))],
     }[phase]
-    assert len(moves) >= 1 + overwrite
+    assert len(moves) == (3 if way == "overwrite in two steps" else 1)
     assert steps[: moves[0]].count("fsync") > len(NEW)
     if phase == PHASES[2] and not wanted:
         pytest.skip("nothing comes after the swap")

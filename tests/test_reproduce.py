@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import fairneuron as fn
 from fairneuron.cli import app
+from fairneuron.compare.protocol import versions
 from fairneuron.compare.records import Records
 from fairneuron.compare.setting import OneDataset, PaperNetwork
 from fairneuron.counterfactual import counterfactual_flip_rate, stating_inputs
@@ -150,7 +151,9 @@ def test_quick_records_are_not_mixed_with_others(folder: Path) -> None:
     described = setting_of("compas", Scale(quick=True)).describe()
     assert described["quick"] is True
     with pytest.raises(OptionError, match="another quick"):
-        Records(described | {"quick": False}, folder / "records" / "measures-compas")
+        Records(
+            described | {"quick": False}, versions(), folder=folder / "records" / "measures-compas"
+        )
 
 
 @pytest.mark.parametrize(

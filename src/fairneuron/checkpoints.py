@@ -90,6 +90,14 @@ def tensor_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str
     return len(header).to_bytes(8, "little") + header + content[end:]
 
 
+def tensors_in(content: bytes) -> dict[str, torch.Tensor] | None:
+    """Reads what ``tensor_bytes`` made; None for anything else."""
+    try:
+        return load(content)
+    except (SafetensorError, LookupError, ValueError, RuntimeError, AssertionError):
+        return None
+
+
 def _content(path: Path) -> bytes:
     try:
         with open_file(path) as file:

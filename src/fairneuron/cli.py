@@ -15,7 +15,15 @@ from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
-from fairneuron.commands.common import INTERRUPTED, at_work, fail, print_json, table_of
+from fairneuron.commands.common import (
+    INTERRUPTED,
+    at_work,
+    fail,
+    in_place_of,
+    print_json,
+    resumable,
+    table_of,
+)
 from fairneuron.commands.compare import compare
 from fairneuron.commands.data import data_app
 from fairneuron.commands.reproduce import reproduce
@@ -53,6 +61,7 @@ from fairneuron.report.terminal import (
     to_stderr,
 )
 from fairneuron.settings import make_settings
+from fairneuron.state import stopped_command
 from fairneuron.subject import ModelChoice, Subject, require_path
 
 app = typer.Typer(
@@ -142,7 +151,8 @@ def repair(
     """Shrink a network's gap between groups by retraining what carries it; prove it on test data.
 
     Exit code 0: improved on test data; 1: no reliable improvement, or the limit is not met; 2: bad
-    input; 3: internal error.
+    input; 3: internal error; 130: interrupted. What is trained is kept in the folder until all is
+    done: 'fairneuron resume', or the same command, goes on after a stop.
     """
     limits = check_limit(limits_of(limit or ["dp=0.05"]))
     numbers = {
@@ -164,16 +174,18 @@ def repair(
 
     from fairneuron.runs import run_repair
 
-    with at_work() as progress:
-        run = run_repair(
-            subject,
-            table=table,
-            recipe=recipe,
-            options=changes | training,
-            limit=limits,
-            progress=progress,
-        )
-    run.write(out, overwrite=overwrite)
+    with resumable(out, anew=overwrite) as state:
+        with at_work() as progress:
+            run = run_repair(
+                subject,
+                table=table,
+                recipe=recipe,
+                options=changes | training,
+                limit=limits,
+                state=state,
+                progress=progress,
+            )
+        run.write(out, overwrite=overwrite)
     _finish(run.to_dict(), out, as_json=as_json)
 
 
@@ -310,6 +322,22 @@ def paths(
         print_json({"data": name, "part": part, "seed": seed, **summary})
         return
     print_paths(summary)
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(help="The --out folder of a command that was stopped.")],
+    model: Factory = None,
+    encode: Encode = None,
+) -> None:
+    """Go on with a repair, comparison or experiment that was stopped, to the same result.
+
+    Run it where the command was begun. Code of yours that it was given must be named again: a file
+    never says what is imported. Exit codes as for the command.
+    """
+    words = stopped_command(folder, {"--model": model, "--encode": encode})
+    with in_place_of(words):
+        raise typer.Exit(app(words, standalone_mode=False) or 0)
 
 
 app.command()(compare)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fairneuron import state
 from fairneuron.errors import OptionError, OutputError
 
 MANIFEST = "manifest.json"
@@ -31,11 +33,11 @@ def require_free(folder: Path, *, overwrite: bool = False) -> None:
     """Checks, before any work, that a run folder can be written.
 
     Raises:
-        OutputError: If it exists (and is not a run folder of ours to overwrite), or its parent
-            cannot be written.
+        OutputError: If it exists (and is neither a run that was stopped nor a run folder of ours to
+            overwrite), or its parent cannot be written.
     """
     ours = _is_run_folder(folder)
-    if os.path.lexists(folder) and not (overwrite and ours):
+    if os.path.lexists(folder) and not (overwrite and ours) and not is_unfinished(folder):
         raise OutputError(
             "output-exists",
             "The output folder must not exist yet",
@@ -217,7 +219,12 @@ def _beside(target: Path, kind: str) -> Iterator[Path]:
 
 
 def _swap(folder: Path, new: Path, old: Path) -> None:
-    """Puts the new folder in place; what was there goes to ``old``, or back if that fails."""
+    """Puts the new folder in place, at once where the system can exchange two folders.
+
+    Elsewhere what was there goes to ``old``, or back if that fails.
+    """
+    if folder.exists() and _exchanged(folder, new):
+        return
     if folder.exists():
         folder.rename(old)
     try:
@@ -228,15 +235,40 @@ def _swap(folder: Path, new: Path, old: Path) -> None:
         raise
 
 
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether two folders have changed places: Linux can do that in one step."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(call(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether it is a folder, not a link to one, with the state of a run and nothing else."""
+    return state.FILE in (names := _regular_files(folder)) and names <= state.FILES
+
+
 def _is_run_folder(folder: Path) -> bool:
     """Whether it is a folder, not a link to one, with a manifest of ours and nothing else."""
     try:
         sums = _manifest(folder)
-        regular = all(stat.S_ISREG(path.lstat().st_mode) for path in folder.iterdir())
-        files = {path.name for path in folder.iterdir()}
     except (OSError, ValueError):
         return False
-    return regular and files <= {MANIFEST, *sums} and not folder.is_symlink()
+    names = _regular_files(folder)
+    return bool(names) and names <= {MANIFEST, *sums, *state.FILES}
+
+
+def _regular_files(folder: Path) -> set[str]:
+    """The names of its files; none if it is no folder, or holds anything else."""
+    try:
+        paths = [] if folder.is_symlink() else [*folder.iterdir()]
+        if all(stat.S_ISREG(path.lstat().st_mode) for path in paths):
+            return {path.name for path in paths}
+    except OSError:
+        pass
+    return set()
 
 
 def _manifest(folder: Path) -> dict[str, str]:

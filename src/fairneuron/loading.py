@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fairneuron.data.dataset import Dataset, Ints
-    from fairneuron.training import Progress
+    from fairneuron.training import Keep, Progress
 
 Parts = tuple["Dataset", "Dataset", "Dataset"]
 SPLIT = "fairneuron.split"  # entry in the header of weights
@@ -179,14 +179,22 @@ def encode_table(frame: pd.DataFrame, schema: Schema, choice: DataChoice) -> Dat
     return schema.with_inputs(frame, x, names, name=choice.name)
 
 
-def load_model(subject: Subject, parts: Parts, progress: Progress) -> nn.Module:
+def load_model(
+    subject: Subject, parts: Parts, progress: Progress, keep: Keep | None = None
+) -> nn.Module:
     """The model: the user's, one that fairneuron wrote, or trained on the training part.
+
+    Args:
+        subject: What to load.
+        parts: Its data.
+        progress: Told of its training.
+        keep: Called around its training.
 
     Raises:
         ModelError: For a model that cannot be loaded or does not fit the data.
     """
     from fairneuron.checks import check_model
-    from fairneuron.training import train_classifier
+    from fairneuron.training import at_once, train_classifier
 
     train, valid, _ = parts
     choice = subject.model
@@ -208,6 +216,7 @@ def load_model(subject: Subject, parts: Parts, progress: Progress) -> nn.Module:
         hidden=choice.hidden or ours,
         outputs=choice.outputs,
         seed=subject.seed,
+        keep=keep or at_once,
         progress=progress,
     )
 
@@ -221,6 +230,15 @@ def sums(choice: DataChoice) -> dict[str, str]:
         with path.open("rb") as file:
             found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
+
+
+def parts_sum(parts: Parts) -> str:
+    """A sum over all that the parts hold."""
+    found = hashlib.sha256()
+    for part in parts:
+        for column in (part.x.numpy(), part.y, part.sensitive, part.weight):
+            found.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
+    return found.hexdigest()
 
 
 def split_name(subject: Subject, parts: Parts, files: Mapping[str, str] | None = None) -> str:

@@ -39,7 +39,7 @@ from fairneuron.settings import (
 from fairneuron.slicing import activation_paths
 from fairneuron.terms import Terms
 from fairneuron.tracing import trace
-from fairneuron.training import PLAIN, Progress, quiet
+from fairneuron.training import PLAIN, Keep, Progress, at_once, quiet
 from fairneuron.trials import Retrained
 from fairneuron.walk import amounts_to, gaps_between, mix
 
@@ -62,6 +62,7 @@ class Task:
         threshold: On the probability of class 1.
         progress: Told of each step.
         terms: The caller's loss, optimiser and time for retraining.
+        keep: Called around each training, by a name that is its own in this task.
     """
 
     model: nn.Module
@@ -72,6 +73,7 @@ class Task:
     threshold: float = 0.5
     progress: Progress = quiet
     terms: Terms = PLAIN
+    keep: Keep = at_once
 
 
 class Recipe(Protocol):
@@ -145,27 +147,31 @@ class Paper(PaperSettings):
 
     def retrain(self, task: Task, splits: list[Split]) -> Iterator[Retrained]:
         """Trains benign samples without, then biased ones with dropout (lines 7 to 11)."""
-        tried, jobs = [], []
-        for settings, job in self._jobs(task, splits):
-            tried.append(settings)
-            jobs.append(job)
-        trained = _train(task, jobs, self.schedule)
-        for settings, job, finite in zip(tried, jobs, trained, strict=False):
-            yield settings, job.model, finite
+        rates = several(self.dropout)
+        own = rates if self.has_rate(task.model) else rates[:1]
+        return self.train_all(task, list(product(splits, own)))
 
-    def _jobs(self, task: Task, splits: list[Split]) -> Iterator[tuple[dict[str, Any], Job]]:
-        """What is tried, and the training of it."""
-        on_path = self._on_path(task, splits) if self.drop == "outside_path" else {}
-        for split in splits:
-            tried, rows = {"gamma": split.gamma, "theta": split.theta}, split.biased
-            if on_path:
-                model = copy.deepcopy(task.model)
-                yield tried, Job(model, dropped=rows, on_path=on_path[split.gamma])
-                continue
-            rates = several(self.dropout)
-            for dropout in rates[:1] if trace(task.model).has_dropout else rates:
-                model = copy.deepcopy(task.model)
-                yield tried | {"dropout": dropout}, Job(model, dropped=rows, dropout=dropout)
+    def has_rate(self, model: nn.Module) -> bool:
+        """Whether the dropout rate plays a part in the retraining of a model."""
+        return self.drop == "random" and not trace(model).has_dropout
+
+    def train_all(self, task: Task, tried: list[tuple[Split, float]]) -> Iterator[Retrained]:
+        """Trains a copy of the model for each split and dropout rate, all at once."""
+        muted = self.drop == "outside_path"
+        on_path = self._on_path(task, [split for split, _ in tried]) if muted else {}
+        jobs = [
+            Job(
+                copy.deepcopy(task.model),
+                dropped=split.biased,
+                dropout=rate,
+                on_path=on_path.get(split.gamma),
+            )
+            for split, rate in tried
+        ]
+        trained = _train(task, jobs, self.schedule)
+        for (split, rate), job, finite in zip(tried, jobs, trained, strict=False):
+            settings = {"gamma": split.gamma, "theta": split.theta}
+            yield settings if muted else settings | {"dropout": rate}, job.model, finite
 
     def _on_path(self, task: Task, splits: list[Split]) -> dict[float, OnPath]:
         """By γ, the neurons on the paths of all samples that are biased by some θ."""
@@ -272,7 +278,8 @@ class Conflict(ConflictSettings):
     ) -> list[Way]:
         """Retrains for shares and strengths; the ways there, of those that were begun in time."""
         jobs = [Job(copy.deepcopy(task.model), masks[share], strength) for share, strength in tried]
-        trained = _train(task, jobs, self.schedule, gap_penalty(task.criteria))
+        name = "; ".join(f"share {share!r}, λ {strength!r}" for share, strength in tried)
+        trained = _train(task, jobs, self.schedule, gap_penalty(task.criteria), name=name)
         ways = []
         for (share, strength), job, finite in zip(tried, jobs, trained, strict=False):
             gaps = (
@@ -307,7 +314,12 @@ class Conflict(ConflictSettings):
 
 
 def _train(
-    task: Task, jobs: list[Job], schedule: Schedule, penalty: Penalty | None = None
+    task: Task,
+    jobs: list[Job],
+    schedule: Schedule,
+    penalty: Penalty | None = None,
+    *,
+    name: str = "candidates",
 ) -> list[bool]:
     """Trains all jobs; whether each stayed finite, for those that were begun in time."""
     return train_together(
@@ -318,6 +330,7 @@ def _train(
         seed=task.seed,
         penalty=penalty,
         terms=task.terms,
+        keep=lambda part, *training: task.keep(f"retraining {part}: {name}", *training),
         progress=lambda _, done, of: task.progress("retraining", done, of),
     )
 

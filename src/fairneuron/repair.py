@@ -33,7 +33,7 @@ from fairneuron.terms import (
     check_class_weight,
     class_weighted,
 )
-from fairneuron.training import Progress, quiet, require_classes, require_trainable
+from fairneuron.training import Keep, Progress, at_once, quiet, require_classes, require_trainable
 from fairneuron.trials import Retrained, Trial, choose, front, run_trial
 from fairneuron.verdict import Verdict, judge
 
@@ -184,7 +184,7 @@ class FairNeuron:
         self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int
     ) -> Iterator[Retrained]:
         """What each configuration gives: its settings, a network, whether its loss was finite."""
-        task = self._task(model, train, valid, seed, quiet)
+        task = self._task(model, train, valid, seed=seed)
         yield from self._retrained(model, task, self._recipe.cluster(self._recipe.slice(task)))
 
     def repair(
@@ -194,10 +194,22 @@ class FairNeuron:
         valid: Dataset,
         *,
         seed: int,
+        keep: Keep = at_once,
         progress: Progress = quiet,
     ) -> Repair:
-        """Slices, clusters, retrains, and chooses among what came of it; see ``repair``."""
-        task, limit = self._task(model, train, valid, seed, progress), self.limit
+        """Slices, clusters, retrains, and chooses among what came of it; see ``repair``.
+
+        Args:
+            model: As in ``repair``.
+            train: As in ``repair``.
+            valid: As in ``repair``.
+            seed: As in ``repair``.
+            keep: Called around each training, unless there is a time budget: what an earlier run
+                came to in its time need not be what this one would.
+            progress: As in ``repair``.
+        """
+        limit = self.limit
+        task = self._task(model, train, valid, seed=seed, keep=keep, progress=progress)
         judged = partial(
             run_trial, valid=task.valid, limit=limit, threshold=self.threshold, train=task.train
         )
@@ -235,7 +247,14 @@ class FairNeuron:
         return self.recipe
 
     def _task(
-        self, model: nn.Module, train: Dataset, valid: Dataset, seed: int, progress: Progress
+        self,
+        model: nn.Module,
+        train: Dataset,
+        valid: Dataset,
+        *,
+        seed: int,
+        keep: Keep = at_once,
+        progress: Progress = quiet,
     ) -> Task:
         """What the recipe works on, once it has been found good."""
         budget = None if self.time_budget is None else Budget(self.time_budget)
@@ -255,6 +274,7 @@ class FairNeuron:
             threshold=self.threshold,
             progress=progress,
             terms=terms,
+            keep=keep if budget is None else at_once,
         )
 
     def _retrained(self, model: nn.Module, task: Task, carriers: Any) -> Iterator[Retrained]:

@@ -17,6 +17,7 @@ from torch import nn
 from fairneuron.audit import Audit, audit, audit_scores, predict
 from fairneuron.checkpoints import tensor_bytes
 from fairneuron.data.builtin import SOURCES
+from fairneuron.data.dataset import Dataset
 from fairneuron.io import to_json, write_folder
 from fairneuron.limits import Limit
 from fairneuron.loading import (
@@ -25,17 +26,20 @@ from fairneuron.loading import (
     Table,
     load_model,
     load_parts,
+    parts_sum,
     read_own_table,
     split_name,
     sums,
 )
-from fairneuron.repair import Repair, repair
+from fairneuron.repair import FairNeuron, Repair
 from fairneuron.report.markdown import report
+from fairneuron.resuming import kept_in
+from fairneuron.state import State
 from fairneuron.subject import Subject
-from fairneuron.training import Progress, quiet
+from fairneuron.training import Keep, Progress, at_once, quiet
 from fairneuron.trials import Trial, within_reach
 from fairneuron.verdict import Verdict, judge
-from fairneuron.weights import mlp_weights, module_weights
+from fairneuron.weights import mlp_weights, module_weights, network_sum
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Run:
         proofs: Of the original, the chosen trial, and those that another limit could choose, by
             number.
         parts: Training, validation and test part of the data.
-        options: Further options of the repair, as they were given.
+        about: Data, configuration and versions, as plain values.
         seconds: What took how long.
         texts: The columns of the user's table that were read as texts.
         files: The sha256 sums of the user's data files, by name.
@@ -85,7 +89,7 @@ class Run:
     before: Audit
     proofs: dict[int, Proof]
     parts: Parts
-    options: dict[str, Any]
+    about: dict[str, Any]
     seconds: dict[str, float]
     texts: tuple[str, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
@@ -105,23 +109,7 @@ class Run:
         result, proof = self.repair, self.proofs[self.repair.chosen.number]
         return {
             "format": 3,
-            "data": self._data(),
-            "configuration": {
-                **_plain(self.subject.data),
-                **_plain(self.subject.model),
-                "seed": self.subject.seed,
-                "threshold": self.subject.threshold,
-                "recipe": type(result.recipe).__name__.lower(),
-                "settings": _plain(result.recipe),
-                "limit": result.limit,
-                **self.options,
-            },
-            "versions": {
-                "python": platform.python_version(),
-                **{
-                    name: version(name) for name in ("fairneuron", "torch", "numpy", "scikit-learn")
-                },
-            },
+            **self.about,
             "before": self.before.to_dict(),
             "after": proof.after.to_dict(),
             "verdicts": {"validation": proof.validation.to_dict(), "test": proof.test.to_dict()},
@@ -156,26 +144,6 @@ class Run:
             "timings.json": to_json(self.seconds),
         }
         write_folder(folder, files, overwrite=overwrite)
-
-    def _data(self) -> dict[str, Any]:
-        choice, test = self.subject.data, self.parts[2]
-        if choice.kind == "builtin":
-            means = SOURCES[choice.name].positive_means
-        else:
-            means = f"{choice.target or 'y'} is {test.positive}"
-        described = test.describe() | {"part": "test", "positive_means": means}
-        if choice.kind != "builtin":
-            described["sha256"] = dict(self.files)
-        schema = test.schema
-        if choice.encode is not None:
-            described["encoded"] = {"by": choice.encode, "features": list(test.feature_names)}
-        if schema is not None:
-            described["inputs"] = [
-                {"column": c.name, "type": c.type, "categories": len(c.categories)}
-                for c in schema.inputs
-            ]
-            described["unused"] = [{"column": n, "why": why} for n, why in schema.unused]
-        return described
 
     def _encoding(self) -> dict[str, Any]:
         """How the models read data: all that a prediction needs but the weights."""
@@ -224,31 +192,44 @@ def run_repair(
     options: Mapping[str, Any],
     limit: Limit,
     table: Table | None = None,
+    state: State | None = None,
     progress: Progress = quiet,
 ) -> Run:
     """Trains or loads the base model, repairs it, and audits on test data.
 
     The choice is made on validation data before the test data are read; the other candidates that
     another limit would choose are audited too, so that it can be done later.
+
+    Args:
+        subject: What to repair.
+        recipe: As for ``repair``.
+        options: As for ``repair``.
+        limit: As for ``repair``.
+        table: The user's, if it was read before.
+        state: Where trainings are kept as they are done, and those of an earlier run are found.
+        progress: Told of each step.
+
+    Raises:
+        OptionError: If the state is of other data, options, code or versions.
     """
     files = sums(subject.data)  # of what is read now, whatever becomes of it
     if table is None and subject.data.kind == "table":
         table = read_own_table(subject.data)
     parts = load_parts(subject, table)
     train, valid, test = parts
+    mitigator = FairNeuron(recipe, limit=limit, threshold=subject.threshold, **options)
+    about = _about(subject, test, files, mitigator, options)
+    keep: Keep = at_once
+    if state is not None:
+        keep = kept_in(state)
+        _agree(state, about, subject, parts)
     start = time.perf_counter()
-    original = load_model(subject, parts, progress)
+    original = load_model(subject, parts, progress, keep)
     trained = time.perf_counter()
-    result = repair(
-        original,
-        train,
-        valid,
-        recipe=recipe,
-        limit=limit,
-        threshold=subject.threshold,
-        seed=subject.seed,
-        progress=progress,
-        **options,
+    if state is not None:
+        state.agree("base", {"base model": network_sum(original)})
+    result = mitigator.repair(
+        original, train, valid, seed=subject.seed, keep=keep, progress=progress
     )
     repaired = time.perf_counter()
     before = audit(original, test, threshold=subject.threshold, seed=subject.seed)
@@ -263,9 +244,72 @@ def run_repair(
         "repair": repaired - trained,
         "audit": time.perf_counter() - repaired,
     }
-    further = {k: options[k] for k in ("class_weight", "time_budget") if options.get(k) is not None}
     texts = () if table is None else table.texts
-    return Run(subject, original, result, before, proofs, parts, further, seconds, texts, files)
+    return Run(subject, original, result, before, proofs, parts, about, seconds, texts, files)
+
+
+def _agree(state: State, about: Mapping[str, Any], subject: Subject, parts: Parts) -> None:
+    """Refuses a state of something else; the processor counts too, since it rounds as it likes."""
+    state.agree(
+        "run",
+        {
+            "command": "repair",
+            **about,
+            "values of the data": parts_sum(parts),
+            "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        },
+    )
+
+
+def _about(
+    subject: Subject,
+    test: Dataset,
+    files: Mapping[str, str],
+    mitigator: FairNeuron,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a result is of, but for the values in data and models."""
+    recipe = mitigator.recipe
+    further = {k: options[k] for k in ("class_weight", "time_budget") if options.get(k) is not None}
+    return {
+        "data": _described(subject, test, files),
+        "configuration": {
+            **_plain(subject.data),
+            **_plain(subject.model),
+            "seed": subject.seed,
+            "threshold": subject.threshold,
+            "recipe": type(recipe).__name__.lower(),
+            "settings": _plain(recipe),
+            "limit": mitigator.limit,
+            **further,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("fairneuron", "torch", "numpy", "scikit-learn")},
+        },
+    }
+
+
+def _described(subject: Subject, test: Dataset, files: Mapping[str, str]) -> dict[str, Any]:
+    """The data: the test part, and where they are from."""
+    choice = subject.data
+    if choice.kind == "builtin":
+        means = SOURCES[choice.name].positive_means
+    else:
+        means = f"{choice.target or 'y'} is {test.positive}"
+    described = test.describe() | {"part": "test", "positive_means": means}
+    if choice.kind != "builtin":
+        described["sha256"] = dict(files)
+    schema = test.schema
+    if choice.encode is not None:
+        described["encoded"] = {"by": choice.encode, "features": list(test.feature_names)}
+    if schema is not None:
+        described["inputs"] = [
+            {"column": c.name, "type": c.type, "categories": len(c.categories)}
+            for c in schema.inputs
+        ]
+        described["unused"] = [{"column": n, "why": why} for n, why in schema.unused]
+    return described
 
 
 def _proof(

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fairneuron.errors import OptionError, did_you_mean, require_known, require_range, require_whole
 
 STOPS = (0.85, 0.5, 0.25, 0.08, -0.03, -0.12)
-Numbers = float | tuple[float, ...]
-"""A value, or several to try."""
+Numbers = float | Sequence[float]
+"""A value, or several to try; settings keep several as a tuple."""
 
 
 def several(values: Numbers) -> tuple[float, ...]:
     """All values to try, each once."""
-    return tuple(dict.fromkeys(values)) if isinstance(values, tuple) else (values,)
+    return tuple(dict.fromkeys(values)) if isinstance(values, Sequence) else (values,)
 
 
-def _require_numbers(
+def _check_numbers(
+    settings: object,
     name: str,
-    values: object,
     low: float,
     high: float,
     *,
     open_low: bool = False,
     open_high: bool = False,
 ) -> None:
-    """Refuses what is neither a number in the range nor a tuple of such."""
-    if isinstance(values, tuple) and not values:
+    """Refuses a setting that is neither a number in the range nor a sequence of such."""
+    values = getattr(settings, name)
+    if isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
+        values = tuple(values)
+        object.__setattr__(settings, name, values)
+    if values == ():
         raise OptionError(
             "option-range",
             f"{name} must be a number, or list numbers",
@@ -92,7 +96,7 @@ def _require_schedule(schedule: object) -> None:
 class PaperSettings:
     """The published recipe: samples with rare paths are retrained with dropout (Algorithm 1).
 
-    Of γ, θ and the dropout several values can be tried, as tuples.
+    Of γ, θ and the dropout several values can be tried, in a sequence.
 
     Attributes:
         gamma: In (0, 1]: share of a neuron's value that its synapses on the path explain.
@@ -113,9 +117,9 @@ class PaperSettings:
     schedule: Schedule = field(default=Schedule(epochs=50, batch_size=128, learning_rate=0.01))
 
     def __post_init__(self) -> None:
-        _require_numbers("gamma", self.gamma, 0, 1, open_low=True)
-        _require_numbers("theta", self.theta, 0, 1)
-        _require_numbers("dropout", self.dropout, 0, 1, open_low=True, open_high=True)
+        _check_numbers(self, "gamma", 0, 1, open_low=True)
+        _check_numbers(self, "theta", 0, 1)
+        _check_numbers(self, "dropout", 0, 1, open_low=True, open_high=True)
         require_known("option-drop", "drop", self.drop, ("random", "outside_path"))
         known = ("signed", "absolute")
         require_known("option-contribution", "contribution", self.contribution, known)
@@ -126,7 +130,7 @@ class PaperSettings:
 class ConflictSettings:
     """The default recipe: neurons that carry the gap are retrained on loss + λ · gap.
 
-    Of the share of neurons and of λ several values can be tried, as tuples.
+    Of the share of neurons and of λ several values can be tried, in a sequence.
 
     Attributes:
         neuron_share: In (0, 1]: the largest share of hidden neurons whose incoming weights may
@@ -149,10 +153,10 @@ class ConflictSettings:
     )
 
     def __post_init__(self) -> None:
-        _require_numbers("neuron_share", self.neuron_share, 0, 1, open_low=True)
+        _check_numbers(self, "neuron_share", 0, 1, open_low=True)
         if self.strengths is not None:
-            _require_numbers("strengths", self.strengths, 0, 1e6, open_low=True)
-        _require_numbers("stops", self.stops, -1, 1)
+            _check_numbers(self, "strengths", 0, 1e6, open_low=True)
+        _check_numbers(self, "stops", -1, 1)
         _require_schedule(self.schedule)
 
 
@@ -190,9 +194,7 @@ def change(settings: AnySettings, options: Mapping[str, Any]) -> AnySettings:
                 got=repr(name),
                 cure=did_you_mean(name, known),
             )
-    changes: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
-    }
+    changes = dict(options)
     if "epochs" in changes:
         schedule = changes.get("schedule", settings.schedule)
         epochs = changes.pop("epochs")

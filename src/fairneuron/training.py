@@ -29,12 +29,23 @@ from fairneuron.terms import ClassWeight, Loss, MakeOptimiser, Terms, class_weig
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and of how many."""
 
+Keep = Callable[[str, Sequence[nn.Module], Callable[[], list[bool]]], list[bool]]
+"""Called with a name, networks, and what trains them in place and says whether each loss stayed
+finite. It may put into them what an earlier run came to instead."""
+
 PLAIN = Terms()
 GATHERED = 64  # batches; row by row from all over the data is slow, a copy of all of it is large
 
 
 def quiet(_what: str, _done: int, _of: int) -> None:
     """No progress shown."""
+
+
+def at_once(
+    _name: str, _networks: Sequence[nn.Module], run: Callable[[], list[bool]]
+) -> list[bool]:
+    """Nothing kept: the networks are trained."""
+    return run()
 
 
 @contextmanager
@@ -208,6 +219,7 @@ def train_classifier(
     class_weight: ClassWeight = None,
     loss: Loss | None = None,
     optimiser: MakeOptimiser | None = None,
+    keep: Keep = at_once,
     progress: Progress = quiet,
 ) -> nn.Sequential:
     """Trains the paper's network (Gao et al., section 4.1).
@@ -230,6 +242,7 @@ def train_classifier(
             differentiable scalar or ``(n,)``, which weights need. Cross entropy unless given.
         optimiser: Maps the list of parameters to a ``torch.optim.Optimizer`` of them; its learning
             rate is its own. Adam unless given.
+        keep: Called around the training.
         progress: Told after each epoch.
 
     Returns:
@@ -252,10 +265,14 @@ def train_classifier(
     everybody = np.full(len(train), dropout > 0)
     plan = schedule or Schedule(patience=8)
     require_trainable(model, train, valid, terms)
-    finite = _fit(
-        model, train, valid, plan, seed=seed, dropped=everybody, terms=terms, progress=progress
-    )
-    if not finite:
+
+    def run() -> list[bool]:
+        finite = _fit(
+            model, train, valid, plan, seed=seed, dropped=everybody, terms=terms, progress=progress
+        )
+        return [finite]
+
+    if not all(keep("base model", [model], run)):
         raise ModelError(
             "model-diverged",
             "Training must keep the loss finite",

@@ -294,8 +294,8 @@ class _Listed(Paper):
     @classmethod
     def of(cls, recipe: Paper, points: tuple[Point, ...], progress: Progress) -> _Listed:
         """The recipe, for these points."""
-        gammas = tuple(point.gamma for point in points)
-        own = _settings(recipe) | {"gamma": gammas}
+        own = {setting.name: getattr(recipe, setting.name) for setting in fields(Paper)}
+        own["gamma"] = tuple(point.gamma for point in points)
         return cls(**own, points=points, progress=progress)
 
     def slice(self, task: Task) -> dict[float, Paths]:
@@ -311,31 +311,25 @@ class _Listed(Paper):
         ]
 
     def retrain(self, task: Task, splits: list[Split]) -> Iterator[Retrained]:
-        """A network for each point; equal splits are trained once."""
+        """A network for each point; those that would be trained alike are trained once."""
         task = replace(task, progress=self.progress)
-        same = [self._sameness(split) for split in splits]
-        trained = {}
-        for rate in dict.fromkeys(point.dropout for point in self.points):
-            own = {
-                key: split
-                for key, split, point in zip(same, splits, self.points, strict=True)
-                if point.dropout == rate
-            }
-            recipe = Paper(**_settings(self) | {"dropout": rate})
-            for key, retrained in zip(own, recipe.retrain(task, [*own.values()]), strict=True):
-                trained[key, rate] = retrained
-        for key, split, point in zip(same, splits, self.points, strict=True):
-            _, network, finite = trained[key, point.dropout]
+        has_rate = self.has_rate(task.model)
+        keys = [
+            (self._sameness(split), point.dropout if has_rate else None)
+            for split, point in zip(splits, self.points, strict=True)
+        ]
+        tried = {
+            key: (split, point.dropout)
+            for key, split, point in zip(keys, splits, self.points, strict=True)
+        }
+        trained = dict(zip(tried, self.train_all(task, [*tried.values()]), strict=True))
+        for key, split, point in zip(keys, splits, self.points, strict=True):
+            _, network, finite = trained[key]
             yield {**point._asdict(), "biased": float(split.biased.mean())}, network, finite
 
     def _sameness(self, split: Split) -> tuple[Any, ...]:
         """What is the same in splits that train alike."""
         return split.biased.tobytes(), split.gamma if self.drop == "outside_path" else None
-
-
-def _settings(recipe: Paper) -> dict[str, Any]:
-    """Those of ``Paper``."""
-    return {setting.name: getattr(recipe, setting.name) for setting in fields(Paper)}
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -122,6 +123,26 @@ def load_mlp(path: Path) -> nn.Sequential:
     real = {name: _fitting(name, value, torch.float32, path) for name, value in state.items()}
     model.load_state_dict(real, assign=True)
     return model.eval()
+
+
+def weights_sum(model: nn.Module) -> str:
+    """A sum over the values in a network."""
+    found = hashlib.sha256()
+    for value in model.state_dict().values():
+        found.update(_bytes(value))
+    return found.hexdigest()
+
+
+def network_sum(model: nn.Module) -> str:
+    """A sum over a network: its modules, their settings and the values in them."""
+    found = hashlib.sha256()
+    for name, module in model.named_modules(remove_duplicate=False):
+        own = re.sub(r" at 0x[0-9a-fA-F]+", "", module.extra_repr())  # addresses differ by process
+        found.update(f"{name} {type(module).__qualname__} {own}\n".encode())
+    for name, value in model.state_dict().items():
+        kind = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else ""
+        found.update(f"{name} {kind}\n".encode() + _bytes(value))
+    return found.hexdigest()
 
 
 def _own_state(model: nn.Module) -> State:
@@ -263,3 +284,12 @@ def _build(header: str | None, path: Path) -> nn.Sequential:
             cure="Use a file that fairneuron wrote.",
         ) from error
     return mlp(widths[0], hidden, outputs=widths[-1], dropout=dropout)
+
+
+def _bytes(value: object) -> bytes:
+    """The numbers of a tensor; of what else a state may hold, its type alone."""
+    if not isinstance(value, torch.Tensor):
+        return type(value).__qualname__.encode()
+    plain = value.detach().cpu()
+    plain = plain.dequantize() if plain.is_quantized else plain
+    return plain.contiguous().view(-1).view(torch.uint8).numpy().tobytes()

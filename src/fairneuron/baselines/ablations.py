@@ -17,9 +17,8 @@ from torch import nn
 
 from fairneuron.baselines.dropout import random_samples
 from fairneuron.baselines.gradient import checked
-from fairneuron.baselines.protocol import Tuned
+from fairneuron.baselines.protocol import Tuned, listed
 from fairneuron.data.dataset import Dataset
-from fairneuron.errors import OptionError, require_range, require_whole
 from fairneuron.forward import in_precision_of
 from fairneuron.limits import DEFAULT_LIMIT, Limit
 from fairneuron.search.together import Job, train_together
@@ -62,11 +61,8 @@ class RandomSamples(Tuned):
         optimiser: MakeOptimiser | None = None,
     ) -> None:
         super().__init__(limit)
-        for share in _some("shares", shares):
-            require_range("shares", share, 0, 1, open_low=True)
-        for rate in _some("dropout", dropout):
-            require_range("dropout", rate, 0, 1, open_low=True, open_high=True)
-        self.shares, self.dropout = tuple(shares), tuple(dropout)
+        self.shares = listed("shares", shares, open_low=True)
+        self.dropout = listed("dropout", dropout, open_low=True, open_high=True)
         self.schedule, self.terms = schedule or Schedule(), Terms(loss, optimiser)
 
     def candidates(
@@ -119,11 +115,8 @@ class ContinuedTraining(Tuned):
         optimiser: MakeOptimiser | None = None,
     ) -> None:
         super().__init__(limit)
-        for stop in _some("stops", stops):
-            require_whole("stops", stop)
-            require_range("stops", stop, 1, 1e6)
-        self.stops = tuple(sorted(set(stops)))
-        self.schedule = replace(schedule or Schedule(), epochs=self.stops[-1], min_steps=0)
+        self.stops = tuple(sorted(set(listed("stops", stops, 1, 1e6, whole=True))))
+        self.schedule = replace(schedule or Schedule(), epochs=int(self.stops[-1]), min_steps=0)
         self.terms = Terms(loss, optimiser)
 
     def candidates(
@@ -151,11 +144,3 @@ class ContinuedTraining(Tuned):
             yield {"epochs": epoch}, in_precision_of(model, network), True
         if not finite:
             yield {"epochs": self.schedule.epochs}, in_precision_of(model, own), False
-
-
-def _some(name: str, values: Sequence[float]) -> Sequence[float]:
-    if not isinstance(values, (tuple, list)) or not values:
-        raise OptionError(
-            "option-range", f"{name} must list numbers", got=repr(values), cure="Give one or more."
-        )
-    return values

@@ -20,9 +20,9 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import skip_init
 
 from fairneuron.baselines.feeder import KERNELS, Feeder
-from fairneuron.baselines.gradient import checked, checked_strengths
+from fairneuron.baselines.gradient import checked
 from fairneuron.baselines.postprocess import CONDITIONS, fitted_groups
-from fairneuron.baselines.protocol import Tuned
+from fairneuron.baselines.protocol import Tuned, listed_strengths
 from fairneuron.baselines.threshold import ThresholdOptimizer
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import require_known, require_range, require_whole
@@ -78,7 +78,7 @@ class FAD(Tuned):
         optimiser: MakeOptimiser | None = None,
     ) -> None:
         super().__init__(limit)
-        self.strengths, self.schedule = checked_strengths(strengths), schedule
+        self.strengths, self.schedule = listed_strengths(strengths), schedule
         self.needs_sensitive = thresholds
         self.thresholds = ThresholdOptimizer(limit, shares=(0.0,)) if thresholds else None
         self.terms = Terms(loss, optimiser)
@@ -117,8 +117,8 @@ class EthicalAdversaries(Tuned):
     support vector machine that was fitted to the labels (``fairneuron.baselines.feeder``), and the
     *reader*, as in ``FAD``, goes on training on the larger data. Added rows have the labels and
     groups of those that they are copies of; the published code takes the surrogate's labels and
-    random groups. It also tunes the surrogate, and moves copies by .1 at most, whether they get
-    across or not.
+    random groups. It also tunes the surrogate, and moves copies by .1 at most (SecML's ``dmax``, of
+    columns scaled to [0, 1]), as far as they get, and adds them whether they are across or not.
 
     The surrogates see data and labels but no network, so all λ share them and the added rows. The
     networks are trained in every iteration: unless told otherwise, six λ in ten iterations, where
@@ -128,8 +128,11 @@ class EthicalAdversaries(Tuned):
         limit: As in ``repair``.
         strengths: The λ to try, each at least 0.
         iterations: At least 1.
-        points: Rows that the feeder tries in an iteration, at least 1; fewer arrive.
+        points: Rows that the feeder tries in an iteration, at least 1; fewer are added.
         kernel: Of the surrogate: "rbf" or "linear".
+        dmax: How far the feeder may move a row, as the Euclidean distance in the inputs as the
+            network sees them, above 0. Then rows are added that are not across too. None: as far
+            as it takes, and only those that are across are added.
         schedule: Of the training in an iteration.
         loss: As in ``repair``.
         optimiser: As in ``repair``.
@@ -149,6 +152,7 @@ class EthicalAdversaries(Tuned):
         iterations: int = 10,
         points: int = 50,
         kernel: str = "rbf",
+        dmax: float | None = None,
         schedule: Schedule = ROUND,
         loss: Loss | None = None,
         optimiser: MakeOptimiser | None = None,
@@ -158,8 +162,10 @@ class EthicalAdversaries(Tuned):
             require_whole(name, value)
             require_range(name, value, 1, np.inf)
         require_known("option-kernel", "kernel", kernel, KERNELS)
-        self.strengths, self.schedule = checked_strengths(strengths), schedule
-        self.iterations, self.feeder = iterations, Feeder(points, kernel)
+        if dmax is not None:
+            require_range("dmax", dmax, 0, np.inf, open_low=True, open_high=True)
+        self.strengths, self.schedule = listed_strengths(strengths), schedule
+        self.iterations, self.feeder = iterations, Feeder(points, kernel, dmax)
         self.terms = Terms(loss, optimiser)
 
     def candidates(

@@ -47,43 +47,6 @@ class Ordinary:
         return _retrained(model, train, valid, self.schedule, self.terms, seed=seed, dropped=None)
 
 
-class PureDropout:
-    """Continued training with dropout for every sample.
-
-    Args:
-        dropout: In (0, 1); for networks without dropout layers of their own.
-        schedule: Of the training.
-        loss: As in ``repair``.
-        optimiser: As in ``repair``.
-    """
-
-    def __init__(
-        self,
-        dropout: float = 0.1,
-        schedule: Schedule | None = None,
-        *,
-        loss: Loss | None = None,
-        optimiser: MakeOptimiser | None = None,
-    ) -> None:
-        require_range("dropout", dropout, 0, 1, open_low=True, open_high=True)
-        self.dropout, self.schedule = dropout, schedule or Schedule()
-        self.terms = Terms(loss, optimiser)
-
-    def fit(self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int) -> Network:
-        """Trains a copy of the model on."""
-        everybody = np.ones(len(train), dtype=bool)
-        return _retrained(
-            model,
-            train,
-            valid,
-            self.schedule,
-            self.terms,
-            seed=seed,
-            dropped=everybody,
-            rate=self.dropout,
-        )
-
-
 class RandomDropout:
     """Continued training with dropout for a random part of the samples.
 
@@ -121,6 +84,27 @@ class RandomDropout:
             dropped=random_samples(len(train), self.share, seed),
             rate=self.dropout,
         )
+
+
+class PureDropout(RandomDropout):
+    """Continued training with dropout for every sample.
+
+    Args:
+        dropout: In (0, 1); for networks without dropout layers of their own.
+        schedule: Of the training.
+        loss: As in ``repair``.
+        optimiser: As in ``repair``.
+    """
+
+    def __init__(
+        self,
+        dropout: float = 0.1,
+        schedule: Schedule | None = None,
+        *,
+        loss: Loss | None = None,
+        optimiser: MakeOptimiser | None = None,
+    ) -> None:
+        super().__init__(1.0, dropout, schedule, loss=loss, optimiser=optimiser)
 
 
 def random_samples(samples: int, share: float, seed: int) -> Mask:

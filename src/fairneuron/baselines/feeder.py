@@ -83,26 +83,29 @@ def evade(
     low: torch.Tensor,
     high: torch.Tensor,
     *,
+    dmax: float | None = None,
     step: float = STEP,
     steps: int = STEPS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Moves points along the surrogate's gradient until they are across its boundary.
 
-    A step ends in the box. Where it would bring a point no nearer to the other side, the point
-    stays, and its next step is half as long: |f| falls with every move.
+    A step ends in the box, and within the bound on the whole move. Where it would bring a point no
+    nearer to the other side, the point stays, and its next step is half as long: |f| falls with
+    every move.
 
     Args:
         surrogate: What is attacked.
         x: ``(n, features)`` float64, points in the box.
         low: ``(features,)`` the box's lower corner.
         high: ``(features,)`` its upper one.
+        dmax: How far from where it was a point may end, above 0; None for no bound.
         step: Length of the first step.
         steps: At most.
 
     Returns:
         ``(n, features)`` where they are in the end, and ``(n,)`` whether they are across.
     """
-    x, value = x.clone(), surrogate.decide(x)
+    start, x, value = x, x.clone(), surrogate.decide(x)
     side = torch.where(value > 0, 1.0, -1.0).double()
     depth, length = side * value, torch.full_like(value, step)  # below 0 a point is across
     for _ in range(steps):
@@ -112,11 +115,20 @@ def evade(
         slope = side[rest, None] * surrogate.gradient(x[rest])
         along = slope / slope.norm(dim=1, keepdim=True).clamp(min=1e-300)
         ahead = torch.clamp(x[rest] - length[rest, None] * along, low, high)
+        if dmax is not None:
+            ahead = _within(ahead, start[rest], dmax)
         reached = side[rest] * surrogate.decide(ahead)
         nearer = reached < depth[rest]
         x[rest[nearer]], depth[rest[nearer]] = ahead[nearer], reached[nearer]
         length[rest[~nearer]] /= 2
     return x, depth < 0
+
+
+def _within(x: torch.Tensor, centre: torch.Tensor, radius: float) -> torch.Tensor:
+    """The nearest points to ``x (n, features)`` in balls around centres of the same shape."""
+    move = x - centre
+    far = move.norm(dim=1, keepdim=True)
+    return torch.where(far > radius, centre + move * (radius / far), x)
 
 
 @dataclass(frozen=True)
@@ -126,11 +138,13 @@ class Feeder:
     Attributes:
         points: How many rows are tried at a time, at least 1.
         kernel: Of the surrogate, one of ``KERNELS``.
+        dmax: How far a copy may be moved, above 0; None for no bound.
         rows: That a surrogate is fitted on, at most.
     """
 
     points: int
     kernel: str = "rbf"
+    dmax: float | None = None
     rows: int = ROWS
 
     def feed(self, data: Dataset, rng: np.random.Generator) -> Dataset:
@@ -138,8 +152,9 @@ class Feeder:
 
         A surrogate is fitted to the labels of random rows (class 1 against the others). Random rows
         that it decides right are copied, and the copies moved across its boundary within the range
-        of each column. Those that arrive are added, with label, groups and weight of the rows that
-        they are copies of. None are where the labels that the surrogate would see are all alike.
+        of each column. Those that arrive are added, or all if the move has a bound, with label,
+        groups and weight of the rows that they are copies of. None are where the labels that the
+        surrogate would see are all alike.
         """
         positive = data.y == 1
         seen, tried = rng.permutation(len(data))[: self.rows], rng.permutation(len(data))
@@ -152,6 +167,8 @@ class Feeder:
             surrogate = Surrogate.fit(x[seen], positive[seen], weight, self.kernel)
             tried = tried[: self.points]
             tried = tried[(surrogate.decide(x[tried]) > 0).numpy() == positive[tried]]
-            moved, across = evade(surrogate, x[tried], x.amin(0), x.amax(0))
+            moved, across = evade(surrogate, x[tried], x.amin(0), x.amax(0), dmax=self.dmax)
+        if self.dmax is not None:
+            across = torch.ones_like(across)
         copies = data.subset(tried[across.numpy()])
         return data.joined(replace(copies, x=moved[across].to(data.x)))

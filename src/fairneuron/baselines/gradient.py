@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
-from fairneuron.baselines.protocol import Tuned
+from fairneuron.baselines.protocol import Tuned, listed_strengths
 from fairneuron.conflict import gap_penalty
 from fairneuron.data.dataset import Dataset
-from fairneuron.errors import ModelError, OptionError, require_range
+from fairneuron.errors import ModelError
 from fairneuron.forward import in_precision_of, trainable
 from fairneuron.limits import DEFAULT_LIMIT, Limit
 from fairneuron.models import Network, Penalty
@@ -61,7 +61,7 @@ class FineTuning(Tuned):
         optimiser: MakeOptimiser | None = None,
     ) -> None:
         super().__init__(limit)
-        self.strengths = checked_strengths(self.strengths if strengths is None else strengths)
+        self.strengths = listed_strengths(self.strengths if strengths is None else strengths)
         self.schedule = schedule or self.schedule
         self.terms = Terms(loss, optimiser)
 
@@ -186,18 +186,3 @@ def checked(model: nn.Module, train: Dataset, valid: Dataset, terms: Terms) -> n
     own = trainable(model)
     require_trainable(own, train, valid, terms)
     return own
-
-
-def checked_strengths(strengths: Sequence[float]) -> tuple[float, ...]:
-    """The strengths as a tuple.
-
-    Raises:
-        OptionError: For none, or one outside [0, 1e6].
-    """
-    if not isinstance(strengths, (tuple, list)) or not strengths:
-        raise OptionError(
-            "option-range", "strengths must list numbers", got=repr(strengths), cure="At least 0."
-        )
-    for strength in strengths:
-        require_range("strengths", strength, 0, 1e6)
-    return tuple(strengths)

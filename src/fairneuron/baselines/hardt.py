@@ -8,28 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linprog
-from torch import nn
 
-from fairneuron.baselines.postprocess import (
-    CONDITIONS,
-    PostProcessed,
-    Scores,
-    checked_shares,
-    fitted_groups,
-    measured_gap,
-    membership,
-    one_criterion,
-    positive_scores,
-    require_rates,
-)
-from fairneuron.baselines.protocol import Tuned
+from fairneuron.baselines.postprocess import CONDITIONS, OneGap, Rule, Scores, membership
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import FairNeuronError
-from fairneuron.limits import DEFAULT_LIMIT, Limit
-from fairneuron.trials import Candidate
 
 
-class EqualizedOdds(Tuned):
+class EqualizedOdds(OneGap):
     """Who gets class 1 is drawn with a probability that depends on group and decision alone.
 
     Hardt, Price and Srebro, *Equality of Opportunity in Supervised Learning* (NeurIPS 2016), where
@@ -51,37 +36,15 @@ class EqualizedOdds(Tuned):
         OptionError: For limits on several gaps, and shares out of range.
     """
 
-    needs_sensitive = True
-    SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.0)
-
-    def __init__(self, limit: Limit = DEFAULT_LIMIT, *, shares: Sequence[float] = SHARES) -> None:
-        super().__init__(limit)
-        self.shares = checked_shares(shares)
-        self.criterion = one_criterion("EqualizedOdds", self.criteria)
-
-    def candidates(
-        self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int
-    ) -> Iterator[Candidate]:
+    def fit_rules(self, scores: Scores, known: Dataset, gap: float, seed: int) -> Iterator[Rule]:
         """A rule per share.
 
         Raises:
-            ModelError: For networks of more than two classes.
-            DataError: For fewer than two groups, or too few with a label that the gap is of.
             FairNeuronError: If a linear program is not solved.
         """
-        fitted = fitted_groups(train)
-        require_rates(train, CONDITIONS[self.criterion])
-        known = train.subset(fitted[train.group])
-        decisions = positive_scores(model, known) >= 0.5
-        gap = float(measured_gap(decisions, known, self.criterion))
-        gain, rates = cells(decisions, known, self.criterion)
+        gain, rates = cells(scores >= 0.5, known, self.criterion)
         for share in self.shares:
-            rule = Redrawn(mixing(gain, rates, share * gap), seed)
-            yield (
-                {"share": share},
-                PostProcessed(model, rule, True, train.group_names, fitted),
-                True,
-            )
+            yield Redrawn(mixing(gain, rates, share * gap), seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,27 +18,25 @@ from torch import nn
 
 from fairneuron.baselines.postprocess import (
     CONDITIONS,
-    PostProcessed,
+    PostProcessing,
+    Rule,
     Scores,
-    fitted_groups,
     measured_gap,
     membership,
     positive_scores,
     require_rates,
 )
-from fairneuron.baselines.protocol import Tuned
-from fairneuron.data.dataset import Dataset
+from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.errors import FairNeuronError, require_range, require_whole
 from fairneuron.limits import DEFAULT_LIMIT, Limit
 from fairneuron.models import Probabilities, probabilities
 from fairneuron.training import train_classifier
-from fairneuron.trials import Candidate
 
 KNOTS = 10  # linear programs from the network's own gap to none
 BEYOND = 3.0  # how far the search for the least measured gap goes, where 1 is the last program
 
 
-class LinearPost(Tuned):
+class LinearPost(PostProcessing):
     """Class 1 where 2 P(y = 1 | x) − 1 ≥ Σ λ_cg P(c, g | x) / P(c, g).
 
     c is the condition of the criterion: none, y = 1, or y = 1 and y = 0. The multipliers λ are the
@@ -84,17 +82,14 @@ class LinearPost(Tuned):
         self.needs_sensitive, self.networks = aware, networks
         self.strengths = tuple(strengths)
 
-    def candidates(
-        self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int
-    ) -> Iterator[Candidate]:
+    def rules(
+        self, model: nn.Module, train: Dataset, valid: Dataset, _fitted: Mask, *, seed: int
+    ) -> Iterator[tuple[dict[str, float], Rule]]:
         """A rule per strength.
 
         Raises:
-            ModelError: For networks of more than two classes.
-            DataError: For fewer than two groups, or too few with a label that the gap is of.
             FairNeuronError: If a linear program is not solved.
         """
-        fitted = fitted_groups(train)
         require_rates(train, _labels(self.criteria))
         scores = positive_scores(model, train)
         groups: Callable[[Dataset], Probabilities] = (
@@ -107,11 +102,7 @@ class LinearPost(Tuned):
         nearest = path.nearest(scores, member, train, self.criteria)
         for strength in self.strengths:
             rule = LinearRule(groups, path.terms, path.at(strength * nearest))
-            yield (
-                {"strength": strength},
-                PostProcessed(model, rule, self.needs_sensitive, train.group_names, fitted),
-                True,
-            )
+            yield {"strength": strength}, rule
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,25 +13,23 @@ from torch import nn
 
 from fairneuron.baselines.linear_post import GroupNetworks
 from fairneuron.baselines.postprocess import (
-    PostProcessed,
+    PostProcessing,
+    Rule,
     Scores,
-    checked_shares,
-    fitted_groups,
     measured_gap,
     needs_library,
     positive_scores,
 )
-from fairneuron.baselines.protocol import Tuned
-from fairneuron.data.dataset import Dataset
+from fairneuron.baselines.protocol import listed_shares
+from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.errors import OptionError, require_range, require_whole
 from fairneuron.limits import DEFAULT_LIMIT, Limit
-from fairneuron.trials import Candidate
 
 MOST_GROUPS = 6
 CERTAIN = 2 / 3  # the library's own
 
 
-class OxonFair(Tuned):
+class OxonFair(PostProcessing):
     """Offsets of the scores by group, searched on a grid for the best accuracy within a bound.
 
     Delaney et al., *OxonFair: A Flexible Toolkit for Algorithmic Fairness* (NeurIPS 2024, section
@@ -65,20 +63,17 @@ class OxonFair(Tuned):
         super().__init__(limit)
         require_whole("networks", networks)
         require_range("networks", networks, 1, np.inf)
-        self.needs_sensitive, self.networks, self.shares = aware, networks, checked_shares(shares)
+        self.needs_sensitive, self.networks, self.shares = aware, networks, listed_shares(shares)
 
-    def candidates(
-        self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int
-    ) -> Iterator[Candidate]:
+    def rules(
+        self, model: nn.Module, train: Dataset, valid: Dataset, fitted: Mask, *, seed: int
+    ) -> Iterator[tuple[dict[str, float], Rule]]:
         """A rule per share.
 
         Raises:
             OptionError: Without the library, and for more than six groups: its grid grows with the
                 power of their number.
-            ModelError: For networks of more than two classes.
-            DataError: For fewer than two groups.
         """
-        fitted = fitted_groups(train)
         if fitted.sum() > MOST_GROUPS:
             raise OptionError(
                 "option-groups",
@@ -104,12 +99,7 @@ class OxonFair(Tuned):
         gap = max(float(measured_gap(scores >= 0.5, known, c)) for c in self.criteria)
         for share in self.shares:
             fair.fit(metrics.accuracy, fair.objective2, share * gap, recompute=False)
-            rule = _Offsets(fair, np.array(fair.offset), infer)
-            yield (
-                {"share": share},
-                PostProcessed(model, rule, self.needs_sensitive, train.group_names, fitted),
-                True,
-            )
+            yield {"share": share}, _Offsets(fair, np.array(fair.offset), infer)
 
     def _constraint(self, metrics: Any) -> Any:
         """The largest of the gaps that are bounded."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from fairneuron.baselines.protocol import Tuned, listed_shares
 from fairneuron.data.dataset import Dataset, Mask
-from fairneuron.errors import DataError, ModelError, OptionError, require_range
+from fairneuron.errors import DataError, ModelError, OptionError
+from fairneuron.limits import DEFAULT_LIMIT, Limit
 from fairneuron.models import Network, Probabilities
+from fairneuron.trials import Candidate
 
 Scores = npt.NDArray[np.float64]
 Rule = Callable[[Scores, Dataset], Scores]
@@ -59,6 +63,84 @@ class PostProcessed:
         if len(known):
             scores[known] = self.rule(scores[known], data.subset(known))
         return as_probabilities(scores)
+
+
+class PostProcessing(Tuned):
+    """A mitigator that leaves the network as it is, and tries rules for its decisions."""
+
+    @abstractmethod
+    def rules(
+        self, model: nn.Module, train: Dataset, valid: Dataset, fitted: Mask, *, seed: int
+    ) -> Iterator[tuple[dict[str, float], Rule]]:
+        """The settings and the rule of each configuration.
+
+        Args:
+            model: As for ``fit``.
+            train: As for ``fit``.
+            valid: As for ``fit``.
+            fitted: ``(groups,)`` which groups rules can be fitted on.
+            seed: As for ``fit``.
+        """
+
+    def candidates(
+        self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int
+    ) -> Iterator[Candidate]:
+        """The network with each rule.
+
+        Raises:
+            ModelError: For networks of more than two classes.
+            DataError: For fewer than two groups, or too few with a label that the gap is of.
+        """
+        fitted = fitted_groups(train)
+        for settings, rule in self.rules(model, train, valid, fitted, seed=seed):
+            done = PostProcessed(model, rule, self.needs_sensitive, train.group_names, fitted)
+            yield settings, done, True
+
+
+class OneGap(PostProcessing):
+    """Rules that read the group, and leave shares of the network's gap on the training rows.
+
+    Args:
+        limit: As in ``repair``, on one gap.
+        shares: What to leave of it, each in [0, 1].
+
+    Raises:
+        OptionError: For limits on several gaps, and shares out of range.
+    """
+
+    needs_sensitive = True
+    SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.0)
+
+    def __init__(self, limit: Limit = DEFAULT_LIMIT, *, shares: Sequence[float] = SHARES) -> None:
+        super().__init__(limit)
+        self.shares = listed_shares(shares)
+        self.criterion = one_criterion(type(self).__name__, self.criteria)
+
+    def rules(
+        self, model: nn.Module, train: Dataset, valid: Dataset, fitted: Mask, *, seed: int
+    ) -> Iterator[tuple[dict[str, float], Rule]]:
+        """A rule per share."""
+        known = train.subset(fitted[train.group])
+        self.check(known)
+        scores = positive_scores(model, known)
+        gap = float(measured_gap(scores >= 0.5, known, self.criterion))
+        for share, rule in zip(self.shares, self.fit_rules(scores, known, gap, seed), strict=True):
+            yield {"share": share}, rule
+
+    def check(self, known: Dataset) -> None:
+        """Refuses data in which too few groups have the rates that the gap is of."""
+        require_rates(known, CONDITIONS[self.criterion])
+
+    @abstractmethod
+    def fit_rules(self, scores: Scores, known: Dataset, gap: float, seed: int) -> Iterator[Rule]:
+        """A rule per share.
+
+        Args:
+            scores: ``(n,)`` the network's P(y = 1) of the rows.
+            known: The training rows of the groups that rules are fitted on.
+            gap: The network's own gap on them.
+            seed: Of what a rule draws.
+        """
 
 
 def positive_scores(model: nn.Module, data: Dataset) -> Scores:
@@ -132,21 +214,6 @@ def _counts(data: Dataset, label: int | None) -> list[int]:
         those &= data.gap_weight > 0
     counts: list[int] = np.bincount(data.group[those], minlength=len(data.group_names)).tolist()
     return counts
-
-
-def checked_shares(shares: Sequence[float]) -> tuple[float, ...]:
-    """The shares as a tuple.
-
-    Raises:
-        OptionError: For none, or one outside [0, 1].
-    """
-    if not isinstance(shares, (tuple, list)) or not shares:
-        raise OptionError(
-            "option-range", "shares must list numbers", got=repr(shares), cure="From 0 to 1."
-        )
-    for share in shares:
-        require_range("shares", share, 0, 1)
-    return tuple(shares)
 
 
 def one_criterion(mitigator: str, criteria: tuple[str, ...]) -> str:

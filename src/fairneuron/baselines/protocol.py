@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import nn
 
 from fairneuron.conflict import CRITERIA
 from fairneuron.data.dataset import Dataset
+from fairneuron.errors import OptionError, require_range, require_whole
 from fairneuron.limits import DEFAULT_LIMIT, Limit, check_limit
 from fairneuron.models import Network, Predictor
 from fairneuron.trials import Candidate, choose, run_trial
@@ -80,3 +81,38 @@ class Tuned(ABC):
         chosen = choose(trials, self.limit).model
         assert chosen is not None  # noqa: S101  # trials made here have theirs
         return Network(chosen) if isinstance(chosen, nn.Module) else chosen
+
+
+def listed(
+    name: str,
+    values: Sequence[float],
+    low: float = 0,
+    high: float = 1,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+    whole: bool = False,
+    cure: str = "Give one or more.",
+) -> tuple[float, ...]:
+    """What is to be tried of a setting, as a tuple.
+
+    Raises:
+        OptionError: For no number, or one out of range.
+    """
+    if not isinstance(values, (tuple, list)) or not values:
+        raise OptionError("option-range", f"{name} must list numbers", got=repr(values), cure=cure)
+    for value in values:
+        if whole:
+            require_whole(name, value)
+        require_range(name, value, low, high, open_low=open_low, open_high=open_high)
+    return tuple(values)
+
+
+def listed_shares(shares: Sequence[float]) -> tuple[float, ...]:
+    """Shares of a gap in [0, 1], as ``listed``."""
+    return listed("shares", shares, cure="From 0 to 1.")
+
+
+def listed_strengths(strengths: Sequence[float]) -> tuple[float, ...]:
+    """Strengths in [0, 1e6], as ``listed``."""
+    return listed("strengths", strengths, high=1e6, cure="At least 0.")

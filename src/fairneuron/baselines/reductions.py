@@ -17,14 +17,13 @@ from fairneuron.baselines.postprocess import (
     CONDITIONS,
     Scores,
     as_probabilities,
-    checked_shares,
     fitted_groups,
     measured_gap,
     needs_library,
     one_criterion,
     positive_scores,
 )
-from fairneuron.baselines.protocol import Tuned
+from fairneuron.baselines.protocol import Tuned, listed_shares
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import require_range, require_whole
 from fairneuron.forward import in_precision_of, trainable
@@ -75,7 +74,7 @@ class ExponentiatedGradient(Tuned):
         require_whole("iterations", iterations)
         require_range("iterations", iterations, 1, np.inf)
         require_range("eps", eps, 0, 1, open_low=True)
-        self.shares, self.iterations, self.eps = checked_shares(shares), iterations, eps
+        self.shares, self.iterations, self.eps = listed_shares(shares), iterations, eps
         self.schedule = schedule
         self.criterion = one_criterion("ExponentiatedGradient", self.criteria)
 

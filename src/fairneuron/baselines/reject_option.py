@@ -10,26 +10,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from fairneuron.baselines.postprocess import (
     CONDITIONS,
-    PostProcessed,
+    OneGap,
+    Rule,
     Scores,
-    checked_shares,
-    fitted_groups,
-    measured_gap,
     membership,
     needs_library,
-    one_criterion,
-    positive_scores,
     require_rates,
 )
-from fairneuron.baselines.protocol import Tuned
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import require_range, require_whole
 from fairneuron.limits import DEFAULT_LIMIT, Limit
-from fairneuron.trials import Candidate
 
 METRICS = {
     "dp": "Statistical parity difference",
@@ -38,7 +31,7 @@ METRICS = {
 }
 
 
-class RejectOption(Tuned):
+class RejectOption(OneGap):
     """People whose score is within a margin of .5 get class 1 in the group that has it less often.
 
     Kamiran, Karim and Zhang, *Decision Theory for Discrimination-Aware Classification* (ICDM 2012,
@@ -62,7 +55,6 @@ class RejectOption(Tuned):
         OptionError: Without the library, for limits on several gaps, and settings out of range.
     """
 
-    needs_sensitive = True
     SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02)
 
     def __init__(
@@ -72,26 +64,13 @@ class RejectOption(Tuned):
         shares: Sequence[float] = SHARES,
         margins: int = 100,
     ) -> None:
-        super().__init__(limit)
+        super().__init__(limit, shares=shares)
         require_whole("margins", margins)
         require_range("margins", margins, 2, np.inf)
-        self.shares, self.margins = checked_shares(shares), margins
-        self.criterion = one_criterion("RejectOption", self.criteria)
+        self.margins = margins
 
-    def candidates(
-        self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int
-    ) -> Iterator[Candidate]:
-        """A rule per share.
-
-        Raises:
-            ModelError: For networks of more than two classes.
-            DataError: For fewer than two groups, or too few with a label that the gap is of.
-        """
-        fitted = fitted_groups(train)
-        require_rates(train, CONDITIONS[self.criterion])
-        known = train.subset(fitted[train.group])
-        scores = positive_scores(model, known)
-        gap = float(measured_gap(scores >= 0.5, known, self.criterion))
+    def fit_rules(self, scores: Scores, known: Dataset, gap: float, _seed: int) -> Iterator[Rule]:
+        """A rule per share."""
         favoured = _favoured(scores, known, self.criterion)
         tables = self._tables(scores, known, favoured) if gap > 0 else None
         if tables:
@@ -101,12 +80,7 @@ class RejectOption(Tuned):
         option = None
         for share in self.shares:
             option = (self._fit(tables, share * gap) or option) if tables else None
-            rule = _Reject(option, favoured) if option else _base
-            yield (
-                {"share": share},
-                PostProcessed(model, rule, True, train.group_names, fitted),
-                True,
-            )
+            yield _Reject(option, favoured) if option else _base
 
     def _fit(self, tables: tuple[Any, Any], bound: float) -> Any:
         """A fitted RejectOptionClassification; None if no margin keeps the bound."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch import nn
 
-from fairneuron.baselines.gradient import RETRAINING, checked, checked_strengths
-from fairneuron.baselines.protocol import Tuned
+from fairneuron.baselines.gradient import RETRAINING, checked
+from fairneuron.baselines.protocol import Tuned, listed_strengths
 from fairneuron.data.dataset import Dataset, Floats
 from fairneuron.forward import in_precision_of
 from fairneuron.limits import DEFAULT_LIMIT, Limit
@@ -49,7 +49,7 @@ class Reweighing(Tuned):
         optimiser: MakeOptimiser | None = None,
     ) -> None:
         super().__init__(limit)
-        self.strengths, self.schedule = checked_strengths(strengths), schedule
+        self.strengths, self.schedule = listed_strengths(strengths), schedule
         self.terms = Terms(loss, optimiser)
 
     def candidates(

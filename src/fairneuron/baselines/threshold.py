@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from torch import nn
 
-from fairneuron.baselines.postprocess import (
-    PostProcessed,
-    Scores,
-    checked_shares,
-    fitted_groups,
-    measured_gap,
-    needs_library,
-    one_criterion,
-    positive_scores,
-    require_rates,
-)
-from fairneuron.baselines.protocol import Tuned
+from fairneuron.baselines.postprocess import OneGap, Rule, Scores, needs_library, require_rates
 from fairneuron.data.dataset import Dataset
-from fairneuron.limits import DEFAULT_LIMIT, Limit
-from fairneuron.trials import Candidate
 
 CONSTRAINTS = {
     "dp": "demographic_parity",
@@ -32,7 +18,7 @@ CONSTRAINTS = {
 }
 
 
-class ThresholdOptimizer(Tuned):
+class ThresholdOptimizer(OneGap):
     """Each group gets its own, partly random threshold, by which the gap is bounded.
 
     Hardt, Price and Srebro, *Equality of Opportunity in Supervised Learning* (NeurIPS 2016,
@@ -51,41 +37,19 @@ class ThresholdOptimizer(Tuned):
         OptionError: Without the library, for limits on several gaps, and shares out of range.
     """
 
-    needs_sensitive = True
-    SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.0)
+    def check(self, known: Dataset) -> None:
+        """Refuses groups without samples of both classes, whatever their weight."""
+        groups = len(np.unique(known.group))
+        require_rates(replace(known, weight=None), (1, 0), groups=groups)
 
-    def __init__(self, limit: Limit = DEFAULT_LIMIT, *, shares: Sequence[float] = SHARES) -> None:
-        super().__init__(limit)
-        self.shares, self.criterion = (
-            checked_shares(shares),
-            one_criterion("ThresholdOptimizer", self.criteria),
-        )
-
-    def candidates(
-        self, model: nn.Module, train: Dataset, valid: Dataset, *, seed: int
-    ) -> Iterator[Candidate]:
-        """A rule per share.
-
-        Raises:
-            ModelError: For networks of more than two classes.
-            DataError: For fewer than two groups, and groups without samples of both classes.
-        """
-        fitted = fitted_groups(train)
-        known = train.subset(fitted[train.group])
-        require_rates(replace(known, weight=None), (1, 0), groups=int(fitted.sum()))
-        scores = positive_scores(model, known)
-        gap = float(measured_gap(scores >= 0.5, known, self.criterion))
+    def fit_rules(self, scores: Scores, known: Dataset, gap: float, seed: int) -> Iterator[Rule]:
+        """A rule per share."""
         for share in self.shares:
             relaxed = None if self.criterion == "eodds" else share * gap
-            rule = _Thresholds(
+            yield _Thresholds(
                 _fit(scores, known, self.criterion, relaxed),
                 1.0 if relaxed is not None else 1 - share,
                 seed,
-            )
-            yield (
-                {"share": share},
-                PostProcessed(model, rule, True, train.group_names, fitted),
-                True,
             )
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, NoReturn
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from fairneuron.errors import FairNeuronError
 from fairneuron.report.terminal import columns_line, progress_shown, to_stderr
+from fairneuron.state import FILE, State, without_option
 from fairneuron.subject import Subject
 
+_WORDS: ContextVar[tuple[str, ...]] = ContextVar("words", default=())
 INTERRUPTED = 130  # what typer returns after Ctrl-C
+On = Annotated[str, typer.Option(help="Where: process, ray (this machine) or ray://HOST:PORT.")]
 
 
 def table_of(subject: Subject, *, inputs: bool = True) -> Any:
@@ -33,6 +40,38 @@ def at_work() -> Iterator[Callable[[str, int, int], None]]:
     """Progress is shown; what the user's code prints goes to stderr: stdout is for the answer."""
     with progress_shown() as progress, redirect_stdout(sys.stderr):
         yield progress
+
+
+@contextmanager
+def resumable(out: Path, *, anew: bool = False) -> Iterator[State]:
+    """The state of the run in a folder; who interrupts it is told how it goes on.
+
+    Args:
+        out: The folder.
+        anew: Whether a stopped run with other options goes.
+    """
+    try:
+        with State(out, without_option("--out", command_words()), anew=anew) as state:
+            yield state
+    except KeyboardInterrupt:
+        kept = (out / FILE).exists()
+        cure = f"What is done is kept: fairneuron resume {shlex.quote(os.fspath(out))}"
+        fail("interrupted", cure if kept else "Nothing was written.", INTERRUPTED)
+
+
+def command_words() -> list[str]:
+    """The words of this command, as they were typed."""
+    return list(_WORDS.get() or sys.argv[1:])
+
+
+@contextmanager
+def in_place_of(words: Sequence[str]) -> Iterator[None]:
+    """While a command runs for another one."""
+    token = _WORDS.set(tuple(words))
+    try:
+        yield
+    finally:
+        _WORDS.reset(token)
 
 
 def print_json(value: Any) -> None:

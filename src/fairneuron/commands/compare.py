@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from fairneuron.commands.common import INTERRUPTED, at_work, fail, print_json, table_of
+from fairneuron.commands.common import On, at_work, print_json, resumable, table_of
 from fairneuron.compare.methods import CRITERIA, criteria_named, methods_named, reference_named
 from fairneuron.compare.records import require_folder
 from fairneuron.options import AsJson, names_of, with_subject
+from fairneuron.search.cluster import check_place
 from fairneuron.subject import Subject
 
 
@@ -38,19 +39,27 @@ def compare(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=1024, help="Processes at once.", show_default="one per core"),
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Processes or, on Ray, seeds at once.",
+            show_default="one per core",
+        ),
     ] = None,
+    on: On = "process",
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Without matplotlib.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare FairNeuron with other methods on your data: same splits, same base models.
 
-    Every method chooses on validation data. What is done is kept in the folder as it comes: the
-    same command goes on after a stop, and one with more seeds or methods adds what is missing.
+    Every method chooses on validation data. What is done is kept in the folder as it comes:
+    'fairneuron resume', or the same command, goes on after a stop, and one with more seeds or
+    methods adds what is missing.
     """
     chosen = methods_named(names_of(methods), subject.threshold)
     named = criteria_named(names_of(criteria))
     compared_with = reference_named(reference, list(chosen))
+    check_place(on)
     require_folder(out)
     table = table_of(subject)
 
@@ -58,21 +67,19 @@ def compare(
     from fairneuron.compare.setting import subject_setting
     from fairneuron.compare.tables import overview
 
-    try:
-        with at_work() as progress:
-            found = run_comparison(
-                subject_setting(subject, table),
-                methods=chosen,
-                seeds=seeds_of(seeds, seed),
-                criteria=named,
-                reference=compared_with,
-                out=out,
-                plots=not no_plots,
-                workers=workers or os.cpu_count() or 1,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        fail("interrupted", f"What is done is in {out}; the same command goes on.", INTERRUPTED)
+    with resumable(out) as run, at_work() as progress:
+        found = run_comparison(
+            subject_setting(subject, table),
+            methods=chosen,
+            seeds=seeds_of(seeds, seed),
+            criteria=named,
+            reference=compared_with,
+            run=run,
+            plots=not no_plots,
+            workers=workers or (os.cpu_count() if on == "process" else None),
+            on=on,
+            progress=progress,
+        )
     result = found.to_dict()
     if as_json:
         print_json(result)

@@ -49,6 +49,7 @@ def data_show(
         DataChoice(name, target="-", sensitive=("-",))  # refuses what is no file
         _show_columns(Path(name), delimiter, as_json=as_json)
         return
+    DataChoice(name, delimiter=delimiter)  # refuses what is for tables alone
     source = SOURCES[name]
     described = [load_dataset(name, sensitive=column).describe() for column in source.sensitive]
     facts = {

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from fairneuron.commands.common import INTERRUPTED, at_work, fail, print_json
+from fairneuron.commands.common import On, at_work, print_json, resumable
 from fairneuron.errors import require_known
 from fairneuron.options import AsJson, names_of
 from fairneuron.reproduce.paper import TITLES
 from fairneuron.reproduce.place import require_place
+from fairneuron.search.cluster import check_place
 
 ALL = "all"
 
@@ -34,42 +35,50 @@ def reproduce(  # typer reads options from a function's parameters
         bool,
         typer.Option("--quick", help="One seed, few rows and epochs: only to see that it runs."),
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes at once.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Processes or, on Ray, jobs at once.",
+            show_default="1; on Ray one per CPU",
+        ),
+    ] = None,
+    on: On = "process",
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Without matplotlib.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment of the FairNeuron paper again, with the paper's figures beside ours.
 
-    What is done stays in the folder as it comes; the same command goes on after a stop.
+    What is done stays in the folder as it comes; 'fairneuron resume', or the same command, goes on
+    after a stop.
     """
     require_known("option-reproduce", "experiment", name, (*TITLES, ALL))
+    check_place(on)
     require_place(out)
 
     from fairneuron.compare.plots import require_matplotlib
-    from fairneuron.reproduce.run import experiments_of
-    from fairneuron.reproduce.run import reproduce as run
+    from fairneuron.reproduce.run import experiments_of, run_experiment
 
     parts = None if data is None else names_of(data)
     names = experiments_of(parts) if name == ALL else [name]
     if not no_plots and any(each.startswith("figure") for each in names):
         require_matplotlib()  # before the tables, which take hours
-    try:
-        with at_work() as progress:
-            found = [
-                run(
-                    each,
-                    seeds=seeds,
-                    data=parts,
-                    out=out,
-                    quick=quick,
-                    plots=not no_plots,
-                    workers=workers,
-                    progress=progress,
-                )
-                for each in names
-            ]
-    except KeyboardInterrupt:
-        fail("interrupted", f"What is done is in {out}; the same command goes on.", INTERRUPTED)
+    with resumable(out) as run, at_work() as progress:
+        found = [
+            run_experiment(
+                each,
+                run,
+                seeds=seeds,
+                data=parts,
+                quick=quick,
+                plots=not no_plots,
+                workers=workers,
+                on=on,
+                progress=progress,
+            )
+            for each in names
+        ]
     if as_json:
         each = [one.to_dict() for one in found]
         print_json(each if name == ALL else each[0])

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fairneuron.commands.common import at_work, print_json, table_of
+from fairneuron.commands.common import On, at_work, print_json, table_of
 from fairneuron.errors import OptionError, require_range
 from fairneuron.io import require_free_file, to_json, write_file
 from fairneuron.options import AsJson, numbers_of, with_subject
@@ -65,9 +65,7 @@ def search(
             show_default="1 each",
         ),
     ] = None,
-    on: Annotated[
-        str, typer.Option(help="Where: process, ray (this machine) or ray://HOST:PORT.")
-    ] = "process",
+    on: On = "process",
     resources: Annotated[
         str | None,
         typer.Option(help="What a trial on Ray takes, such as CPU=2.", show_default="CPU=1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,15 +23,16 @@ from fairneuron.compare.methods import (
     reference_named,
 )
 from fairneuron.compare.plots import front_plot, require_matplotlib
-from fairneuron.compare.protocol import Job
-from fairneuron.compare.records import Key, Record, Records, require_folder
-from fairneuron.compare.running import run_jobs
+from fairneuron.compare.protocol import Job, versions
+from fairneuron.compare.records import FILE, Key, Record, Records, require_folder
+from fairneuron.compare.running import require_workers, run_jobs
 from fairneuron.compare.setting import MakeModel, Setting, make_setting
 from fairneuron.compare.tables import page
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import OptionError, require_range, require_whole
 from fairneuron.io import to_json, write_file
 from fairneuron.loading import Parts
+from fairneuron.state import State
 from fairneuron.training import Progress, quiet
 
 
@@ -107,7 +109,16 @@ class Comparison:
         """
         where = Path(folder)
         require_folder(where)
+        with State(where) as run:
+            kept = Records(self.setup, versions(), run, where)
+            for record in self.records:
+                kept.add(record)
+            self._write(kept, run, plots=plots)
+
+    def _write(self, kept: Records, run: State, *, plots: bool) -> None:
+        """Writes all records that are kept, and the pages of those of this comparison."""
         files = {
+            FILE: kept.lines(),
             "comparison.json": to_json(self.to_dict()),
             "comparison.md": self.to_markdown().encode(),
         }
@@ -115,11 +126,9 @@ class Comparison:
             for figures in self._figures:
                 name = figures["criterion"]
                 files[f"front-{name}.svg"] = self.plot(name)
-        kept = Records(self.setup, where)
-        for record in self.records:
-            kept.add(record)
         for name, content in files.items():
-            write_file(where / name, content, overwrite=True)
+            write_file(run.folder / name, content, overwrite=True)
+        run.done()
 
     def __repr__(self) -> str:
         names = ", ".join(dict.fromkeys(record["method"] for record in self.records))
@@ -137,7 +146,8 @@ def compare(
     threshold: float = 0.5,
     out: str | os.PathLike[str] | None = None,
     plots: bool = True,
-    workers: int = 1,
+    workers: int | None = None,
+    on: str = "process",
     progress: Progress = quiet,
 ) -> Comparison:
     """Compares mitigators on the same splits and base models.
@@ -163,8 +173,11 @@ def compare(
         out: A folder for records, page and plots. Records of the same comparison in it are not
             computed again, and those of a run that was stopped are kept.
         plots: Whether to draw plots into it, which needs matplotlib.
-        workers: Processes at once, each on one thread; 1 computes in this one. More need a script
-            that can be imported (``if __name__ == "__main__":``).
+        workers: Processes at once, each on one thread; 1 unless given, which computes in this one.
+            More need a script that can be imported (``if __name__ == "__main__":``). On Ray: seeds
+            at once; as many as there are CPUs unless given.
+        on: "process"; "ray" for the Ray that runs, or one that is started on this machine alone;
+            or the "ray://HOST:PORT" of a cluster. Records are the same, but for times.
         progress: Told of each record.
 
     Returns:
@@ -172,7 +185,8 @@ def compare(
 
     Raises:
         OptionError: For unknown names, values out of range, methods that do not go with the
-            threshold, and records of another comparison.
+            threshold, records of another comparison, and a Ray that is missing, does not answer or
+            has no CPU.
         OutputError: If the folder cannot be written.
         DataError: For data that cannot be split or compared.
         ModelError: For a network that does not fit the data.
@@ -180,19 +194,22 @@ def compare(
     require_range("threshold", threshold, 0, 1)
     chosen, named = methods_named(methods, threshold), criteria_named(criteria)
     compared_with, numbers = reference_named(reference, list(chosen)), seeds_of(seeds)
-    where = None if out is None else Path(out)
+    if out is not None:
+        require_folder(Path(out))
     setting = make_setting(data, model, threshold)
-    return run_comparison(
-        setting,
-        methods=chosen,
-        seeds=numbers,
-        criteria=named,
-        reference=compared_with,
-        out=where,
-        plots=plots,
-        workers=workers,
-        progress=progress,
-    )
+    with nullcontext() if out is None else State(Path(out)) as run:
+        return run_comparison(
+            setting,
+            methods=chosen,
+            seeds=numbers,
+            criteria=named,
+            reference=compared_with,
+            run=run,
+            plots=plots,
+            workers=workers,
+            on=on,
+            progress=progress,
+        )
 
 
 def run_comparison(
@@ -202,19 +219,19 @@ def run_comparison(
     seeds: Sequence[int],
     criteria: Sequence[str],
     reference: str,
-    out: Path | None,
+    run: State | None,
     plots: bool,
-    workers: int,
+    workers: int | None,
+    on: str,
     progress: Progress,
 ) -> Comparison:
-    """Computes the records that are missing and writes the folder; see ``compare``."""
-    require_whole("workers", workers)
-    require_range("workers", workers, 1, 1024)
-    if out is not None:
-        require_folder(out)
+    """Computes the records that are missing and writes the folder of the run; see ``compare``."""
+    require_workers(workers, on)
+    if run is not None:
+        run.agree("run", {"command": "compare"})
         if plots:
             require_matplotlib()
-    records = Records(setting.describe(), out)
+    records = Records(setting.describe(), versions(), run, None if run is None else run.folder)
     wanted = [(s, m, c) for s in seeds for m in methods for c in criteria]
     jobs = list(_jobs(setting, methods, records, records.missing(wanted)))
     left = {job.seed: len(job.wanted) for job in jobs}
@@ -226,10 +243,10 @@ def run_comparison(
         job = next(job for job in jobs if job.seed == seed)
         progress(f"seed {seed}", len(job.wanted) - left[seed], len(job.wanted))
 
-    run_jobs(jobs, done, workers)
+    run_jobs(jobs, done, workers, on)
     found = Comparison(records.setup, records.of(wanted), reference)
-    if out is not None:
-        found.write(out, plots=plots)
+    if run is not None:
+        found._write(records, run, plots=plots)
     return found
 
 

@@ -1,38 +1,53 @@
-"""Running jobs here, or in several processes at once."""
+"""Running jobs here, in several processes at once, or on Ray."""
 
 from __future__ import annotations
 
 import multiprocessing
-import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
 
+from fairneuron.compare.actors import run_jobs_on_ray
+from fairneuron.compare.messages import Done, Listener, messages
 from fairneuron.compare.protocol import Job
-from fairneuron.compare.records import Record
-from fairneuron.errors import FairNeuronError, FairNeuronWarning, OutputError, warn
+from fairneuron.errors import OutputError, require_range, require_whole, warn
 from fairneuron.forward import one_thread
+from fairneuron.search.cluster import check_place
 
-Done = Callable[[Record], None]
+
+def require_workers(workers: int | None, on: str) -> None:
+    """Raises an ``OptionError`` unless jobs can be run there, so many at once."""
+    if workers is not None:
+        require_whole("workers", workers)
+        require_range("workers", workers, 1, 1024)
+    check_place(on)
 
 
-def run_jobs(jobs: Sequence[Job], done: Done, workers: int = 1) -> None:
+def run_jobs(
+    jobs: Sequence[Job], done: Done, workers: int | None = None, on: str = "process"
+) -> None:
     """Runs all jobs and reports each record as it comes.
 
     Args:
         jobs: One per seed.
         done: Told of each record, in this process.
-        workers: Processes at once; 1 runs them here. What cannot be sent to other processes, such
-            as a lambda, is run here too, with a warning.
+        workers: Processes at once; 1, or None, runs them here. What cannot be sent to other
+            processes, such as a lambda, is run here too, with a warning. On Ray: jobs at once; as
+            many as there is room for if None.
+        on: "process", "ray" or "ray://HOST:PORT".
 
     Raises:
-        FairNeuronError: What a job raised, or that a process was killed. What was reported before
-            stays.
+        FairNeuronError: What a job raised, that a process was killed, or what is wrong with Ray.
+            What was reported before stays.
     """
-    workers = min(workers, len(jobs))
+    if not jobs:
+        return
+    if on != "process":
+        run_jobs_on_ray(jobs, done, on, workers)
+        return
+    workers = min(workers or 1, len(jobs))
     if workers > 1:
         processes = _Processes(jobs, done, workers)
         try:
@@ -52,10 +67,10 @@ class _Processes:
     """At most so many processes at once, one per job; each sends its records through a pipe."""
 
     def __init__(self, jobs: Sequence[Job], done: Done, workers: int) -> None:
-        self.waiting, self.done, self.workers = deque(jobs), done, workers
+        self.waiting, self.workers = deque(jobs), workers
+        self.listener = Listener(done)
         self.context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
         self.running: dict[Connection, BaseProcess] = {}
-        self.told: set[str] = set()  # warnings
 
     def run(self) -> None:
         """Until all are done; whatever happens, no process is left."""
@@ -93,34 +108,13 @@ class _Processes:
                 got=f"one that ended with exit code {process.exitcode}",
                 cure="Give it more memory, or fewer workers; the same command goes on.",
             ) from None
-        if isinstance(message, dict):
-            self.done(message)
-            return
-        if isinstance(message, list):
-            self._warn(message)
-            return
-        self.running.pop(connection).join()
-        if isinstance(message, BaseException):
-            raise message
-
-    def _warn(self, texts: Sequence[str]) -> None:
-        for text in texts:
-            if text not in self.told:
-                self.told.add(text)
-                warnings.warn(text, FairNeuronWarning, stacklevel=2)
+        if self.listener.hear(message):
+            self.running.pop(connection).join()
 
 
 def _work(job: Job, connection: Connection) -> None:
-    """The process: one thread; into the pipe go records, warnings, and None or what was raised."""
+    """The process: sends what there is to say through the pipe."""
     # of an interrupt, and of a pipe without another end, that end tells people
-    with suppress(KeyboardInterrupt, BrokenPipeError), one_thread():
-        end: Any = None
-        with warnings.catch_warnings(record=True) as caught:
-            try:
-                for record in job.run():
-                    connection.send(record)
-            except FairNeuronError as error:
-                end = error
-        ours = [w.message for w in caught if issubclass(w.category, FairNeuronWarning)]
-        connection.send([str(message) for message in ours])
-        connection.send(end)
+    with suppress(KeyboardInterrupt, BrokenPipeError):
+        for message in messages(job):
+            connection.send(message)

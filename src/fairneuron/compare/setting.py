@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import nn
 
 from fairneuron.audit import Audit
@@ -18,13 +15,14 @@ from fairneuron.checks import check_model
 from fairneuron.data.builtin import SOURCES, load_dataset
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError, OptionError
-from fairneuron.loading import Parts, Table, load_parts
+from fairneuron.loading import Parts, Table, load_parts, parts_sum
 from fairneuron.metrics import definitions as m
 from fairneuron.models import mlp
 from fairneuron.settings import Schedule
 from fairneuron.subject import Subject
 from fairneuron.training import reproducible, require_trainable, train
 from fairneuron.usercode import given_model
+from fairneuron.weights import network_sum, weights_sum
 
 PROTOCOL = 1  # raised when records of before cannot be compared with those of now
 SCHEDULE = Schedule(patience=8)  # that of ``train_classifier``
@@ -182,7 +180,7 @@ class Setting:
         return {
             "protocol": PROTOCOL,
             "data": test.name,
-            "data_sum": _sum(parts),
+            "data_sum": parts_sum(parts),
             "rows": [len(part) for part in parts],
             "features": len(test.feature_names),
             "positive": test.positive,
@@ -191,7 +189,7 @@ class Setting:
             "groups": compared,
             "fixed_split": self.splits.fixed,
             "model": _described(self.model),
-            **({} if ours else {"model_sum": _network_sum(self._start(parts, 0))}),
+            **({} if ours else {"model_sum": network_sum(self._start(parts, 0))}),
             "threshold": self.threshold,
         }
 
@@ -256,46 +254,13 @@ def signed_gaps(audited: Audit) -> dict[str, float | None]:
     return {name: float(v) if np.isfinite(v) else None for name, v in found.items()}
 
 
-def _sum(parts: Parts) -> str:
-    """A sum over the parts of seed 0, which follow from the data and from how they are split."""
-    found = hashlib.sha256()
-    for part in parts:
-        for column in (part.x.numpy(), part.y, part.sensitive, part.weight):
-            found.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
-    return found.hexdigest()
-
-
 def _described(model: MakeModel | nn.Module) -> str:
     """What to call the base model; a trained one by a sum over its weights."""
     if isinstance(model, nn.Module):
-        found = hashlib.sha256()
-        for value in model.state_dict().values():
-            found.update(_bytes(value))
-        return f"given {type(model).__name__}, weights {found.hexdigest()[:16]}"
+        return f"given {type(model).__name__}, weights {weights_sum(model)[:16]}"
     if isinstance(model, PaperNetwork):
         layers = ", ".join(map(str, model.hidden))
         return f"hidden layers of {layers}, {model.outputs} output{'s' * (model.outputs > 1)}"
     if isinstance(model, Factory):
         return model.path
     return getattr(model, "__qualname__", type(model).__qualname__)
-
-
-def _network_sum(model: nn.Module) -> str:
-    """A sum over a network: its modules, their settings and the values in them."""
-    found = hashlib.sha256()
-    for name, module in model.named_modules(remove_duplicate=False):
-        own = re.sub(r" at 0x[0-9a-fA-F]+", "", module.extra_repr())  # addresses differ by process
-        found.update(f"{name} {type(module).__qualname__} {own}\n".encode())
-    for name, value in model.state_dict().items():
-        kind = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else ""
-        found.update(f"{name} {kind}\n".encode() + _bytes(value))
-    return found.hexdigest()
-
-
-def _bytes(value: object) -> bytes:
-    """The numbers of a tensor; of what else a state may hold, its type alone."""
-    if not isinstance(value, torch.Tensor):
-        return type(value).__qualname__.encode()
-    plain = value.detach().cpu()
-    plain = plain.dequantize() if plain.is_quantized else plain
-    return plain.contiguous().view(-1).view(torch.uint8).numpy().tobytes()

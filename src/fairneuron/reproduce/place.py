@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fairneuron import state
 from fairneuron.io import require_new_or_ours
 from fairneuron.reproduce.paper import TITLES
 
@@ -18,5 +19,5 @@ def require_place(folder: Path) -> None:
 
 
 def _ours(folder: Path) -> bool:
-    names = (path.name for path in folder.iterdir())
+    names = {path.name for path in folder.iterdir()} - state.FILES
     return all(n == "records" or n.split(".")[0].split("-")[0] in TITLES for n in names)

@@ -12,17 +12,25 @@ from typing import Any
 from fairneuron.compare.comparison import seeds_of
 from fairneuron.compare.plots import require_matplotlib
 from fairneuron.compare.protocol import Job, versions
-from fairneuron.compare.records import Record, Records
-from fairneuron.compare.running import run_jobs
+from fairneuron.compare.records import FILE, Record, Records
+from fairneuron.compare.running import require_workers, run_jobs
 from fairneuron.data.dataset import Dataset
-from fairneuron.errors import OptionError, require_known, require_range, require_whole
+from fairneuron.errors import OptionError, require_known
 from fairneuron.io import to_json, write_file
-from fairneuron.reproduce.experiments import PARTS, PUBLISHED, Scale, setting_of, sources_of
+from fairneuron.reproduce.experiments import (
+    PARTS,
+    PUBLISHED,
+    Scale,
+    Source,
+    setting_of,
+    sources_of,
+)
 from fairneuron.reproduce.paper import TITLES
 from fairneuron.reproduce.place import require_place
 from fairneuron.reproduce.plots import plots_of
 from fairneuron.reproduce.published import THRESHOLD
 from fairneuron.reproduce.tables import Found, data_sets, page, sections
+from fairneuron.state import State
 from fairneuron.training import Progress, quiet
 
 
@@ -106,7 +114,8 @@ def reproduce(
     out: str | os.PathLike[str] | None = None,
     quick: bool = False,
     plots: bool = True,
-    workers: int = 1,
+    workers: int | None = None,
+    on: str = "process",
     progress: Progress = quiet,
 ) -> Reproduction:
     """Runs an experiment of the FairNeuron paper, and shows the paper's figures beside ours.
@@ -125,23 +134,54 @@ def reproduce(
         quick: One seed, few rows and epochs, to see in seconds that everything runs; marked as such
             in what is written.
         plots: Whether to draw figures into ``out``, which needs matplotlib.
-        workers: Processes at once, each on one thread; with several, costs are too high.
+        workers: Processes at once, each on one thread; 1 unless given. With several, costs are too
+            high. On Ray: jobs (a seed of a part) at once; as many as there are CPUs unless given.
+        on: "process"; "ray" for the Ray that runs, or one that is started on this machine alone;
+            or the "ray://HOST:PORT" of a cluster.
         progress: Told of each record.
 
     Returns:
         Records, page and plots.
 
     Raises:
-        OptionError: For an unknown name, values out of range, and records of other settings.
+        OptionError: For an unknown name, values out of range, records of other settings, and a Ray
+            that is missing, does not answer or has no CPU.
         OutputError: If the folder cannot be written.
     """
+    options: dict[str, Any] = {
+        "seeds": seeds,
+        "data": data,
+        "quick": quick,
+        "plots": plots,
+        "workers": workers,
+        "on": on,
+        "progress": progress,
+    }
+    if out is None:
+        return run_experiment(name, None, **options)
+    require_place(Path(out))
+    with State(Path(out)) as run:
+        return run_experiment(name, run, **options)
+
+
+def run_experiment(
+    name: str,
+    run: State | None,
+    *,
+    seeds: int | Sequence[int],
+    data: Sequence[str] | None,
+    quick: bool,
+    plots: bool,
+    workers: int | None,
+    on: str,
+    progress: Progress,
+) -> Reproduction:
+    """Computes the records that are missing and writes the folder of the run; see ``reproduce``."""
     require_known("option-reproduce", "experiment", name, TITLES)
-    require_whole("workers", workers)
-    require_range("workers", workers, 1, 1024)
+    require_workers(workers, on)
     numbers, scale = seeds_of(seeds)[: 1 if quick else None], Scale(quick)
-    where = None if out is None else Path(out)
-    if where is not None:
-        require_place(where)
+    if run is not None:
+        run.agree("run", {"command": "reproduce"})
         if plots and name.startswith("figure"):
             require_matplotlib()
     for part in data or ():
@@ -159,8 +199,13 @@ def reproduce(
     steps = 0
     for source in sources:
         setting = setting_of(source.part, scale)
-        folder = None if where is None else where / "records" / source.folder
-        records = kept[source.folder] = Records(setting.describe(), folder)
+        records = kept[source.folder] = Records(
+            setting.describe(),
+            versions(),
+            run,
+            None if run is None else _place(run, source),
+            f"{source.folder}/",
+        )
         missing = records.missing(source.keys(numbers))
         jobs += source.jobs(setting, missing, records.base, scale)
         steps += len(missing)
@@ -172,15 +217,24 @@ def reproduce(
         kept[record["source"]].add(record)
         progress(f"{name}: {TITLES[name]}", done, steps)
 
-    run_jobs(jobs, keep, workers)
+    run_jobs(jobs, keep, workers, on)
     found = tuple(
         Found(source, kept[source.folder].setup, kept[source.folder].of(source.keys(numbers)))
         for source in sources
     )
     result = Reproduction(name, numbers, quick, found)
-    if where is not None:
-        result.write(where, plots=plots)
+    if run is not None:
+        for source in sources:
+            lines = kept[source.folder].lines()
+            write_file(_place(run, source) / FILE, lines, overwrite=True)
+        result.write(run.folder, plots=plots)
+        run.done()
     return result
+
+
+def _place(run: State, source: Source) -> Path:
+    """Where the records of a source are."""
+    return run.folder / "records" / source.folder
 
 
 def experiments_of(data: Sequence[str] | None = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Ray Tune for a search: Ray found or started, its room checked, and the trials run.
+"""Ray: found or started, its room checked, what is sent packed; and a search as trials of Tune.
 
 Ray is started for this machine alone, without dashboard and usage statistics, unless it runs
 already or an address is given. Free of torch and Ray until trials run, so that a bad option is
@@ -12,11 +12,12 @@ import math
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from fairneuron.errors import FairNeuronError, OptionError, require_range
 
@@ -33,19 +34,20 @@ _QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-_RETRIES = 2  # of a trial whose worker was lost
+RETRIES = 2  # of what a worker that was lost had at work
+_UNITS = 10_000  # of a resource: Ray counts in these
 
 Trial = Callable[[Sequence[int]], list[Any]]
 """What comes of each of some candidates, by their numbers."""
 
 
 def check_place(on: str) -> None:
-    """Raises an ``OptionError`` unless a search can run there, and Ray is installed if it must."""
+    """Raises an ``OptionError`` unless work can be done there, and Ray is installed if it must."""
     remote = isinstance(on, str) and on.startswith("ray://") and len(on) > len("ray://")
     if on not in ("process", "ray") and not remote:
         raise OptionError(
             "option-on",
-            "A search runs in this process or on Ray",
+            "Work is done in processes of this machine or on Ray",
             got=repr(on),
             cure=f"Known: {', '.join(PLACES)}.",
         )
@@ -63,7 +65,7 @@ def _installed() -> bool:
 def _missing(what: str = "it") -> OptionError:
     return OptionError(
         "option-ray",
-        "A search on Ray needs Ray",
+        "Work on Ray needs Ray",
         got=f"an environment without {what}",
         cure="pip install 'fairneuron[ray]'",
     )
@@ -85,6 +87,14 @@ def check_resources(resources: Mapping[str, float] | None) -> dict[str, float]:
     own = {"CPU": 1.0} | dict(resources or {})
     for name, amount in own.items():
         require_range(f"resource {name}", amount, 0, math.inf, open_high=True)
+    counted = {name: _units(amount) for name, amount in own.items()}
+    if not any(counted.values()) or any(own[name] and not counted[name] for name in own):
+        raise OptionError(
+            "option-resources",
+            f"A trial must take something, and of what it takes {1 / _UNITS:f} or more",
+            got=_listed(own),
+            cure="For example CPU 0.1.",
+        )
     return own
 
 
@@ -115,7 +125,7 @@ def ray_at(address: str) -> Iterator[Any]:
                 raise OptionError(
                     "option-ray",
                     "There must be a Ray that answers at the address",
-                    got=f"{address}: {_last_line(error)}",
+                    got=f"{address}: {last_line(error)}",
                     cure="Check it, and RAY_AUTH_MODE if it wants a token.",
                 ) from error
         elif not ray.is_initialized():
@@ -171,17 +181,17 @@ def run_on_ray(
             submitted), or a trial was lost three times.
         FairNeuronError: What a trial raised.
     """
-    with ray_at(address) as ray, tempfile.TemporaryDirectory() as folder:
+    with ray_at(address) as ray, _in_memory() as storage:
         tune = ray.tune
-        count = min(len(groups), _room(ray, resources))
+        count = min(len(groups), room(ray, resources))
         batches = [[n for group in groups[i::count] for n in group] for i in range(count)]
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_run, trial=trial), dict(resources)),
+            tune.with_resources(tune.with_parameters(_run, sent=parcel(trial)), dict(resources)),
             param_space={"candidates": tune.grid_search(batches)},
             run_config=tune.RunConfig(
-                storage_path=folder,
+                **storage,
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=_RETRIES),
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
                 callbacks=[_told(tune, progress, count)] if address == "ray" else [],
             ),
         )
@@ -189,36 +199,107 @@ def run_on_ray(
     return {number: one for found in results for number, one in found.items()}
 
 
-def _room(ray: Any, resources: Mapping[str, float]) -> int:
-    """How many trials run at once."""
+@dataclass(frozen=True)
+class Parcel:
+    """What is sent to a worker, packed, with where this process finds its modules.
+
+    Attributes:
+        content: What is sent.
+        path: Folders of modules.
+    """
+
+    content: bytes
+    path: tuple[str, ...]
+
+    def open(self) -> Any:
+        """What was sent. Modules of the sender are found where the worker has the same folders."""
+        from ray import cloudpickle
+
+        sys.path += [folder for folder in self.path if folder not in sys.path]
+        return cloudpickle.loads(self.content)
+
+
+def parcel(value: object) -> Parcel:
+    """Packs a value for a worker; functions of a script, and lambdas, too.
+
+    Raises:
+        OptionError: For what cannot be sent.
+    """
+    from ray import cloudpickle
+
+    try:
+        content: bytes = cloudpickle.dumps(value)  # type: ignore[no-untyped-call]
+    except Exception as error:  # whatever it is that cannot be sent raises
+        raise OptionError(
+            "option-on",
+            "What is done on Ray must be something that can be sent to other processes",
+            got=last_line(error),
+            cure="Leave out what holds locks, files or connections, or do it in this process.",
+        ) from error
+    return Parcel(content, tuple(os.path.abspath(folder) for folder in sys.path))  # noqa: PTH100
+
+
+@contextmanager
+def _in_memory() -> Iterator[dict[str, Any]]:
+    """Where Tune keeps its state: in the memory of the process that runs it.
+
+    Nothing is read from it again, and no folder has to be one that all machines can reach.
+    """
+    import fsspec
+    import pyarrow.fs
+
+    files, path = fsspec.filesystem("memory"), f"/fairneuron-{uuid4().hex}"
+    handler = pyarrow.fs.FSSpecHandler(files)
+    try:
+        yield {"storage_path": path, "storage_filesystem": pyarrow.fs.PyFileSystem(handler)}
+    finally:
+        with suppress(FileNotFoundError):  # elsewhere, with a cluster of others
+            files.rm(path, recursive=True)
+
+
+def room(ray: Any, resources: Mapping[str, float]) -> int:
+    """How many trials or jobs run at once.
+
+    Args:
+        ray: The module, connected.
+        resources: What each of them takes.
+
+    Raises:
+        OptionError: If no machine of the cluster has these resources.
+    """
     wanted = {name: amount for name, amount in resources.items() if amount}
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(
-        min((int(own.get(name, 0) // amount) for name, amount in wanted.items()), default=1)
+    found = sum(
+        min((_units(own.get(n, 0)) // _units(amount) for n, amount in wanted.items()), default=1)
         for own in machines
     )
-    if not room:
+    if not found:
         most = {name: max((own.get(name, 0) for own in machines), default=0) for name in wanted}
         raise OptionError(
             "option-resources",
-            "A machine of the cluster must have what a trial takes",
+            "A machine of the cluster must have what is taken",
             got=_listed(wanted),
             cure=f"The most that one has: {_listed(most)}.",
         )
-    return room
+    return found
+
+
+def _units(amount: float) -> int:
+    return round(amount * _UNITS)
 
 
 def _listed(resources: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {amount:g}" for name, amount in resources.items())
 
 
-def _run(config: dict[str, Any], trial: Trial) -> dict[str, Any]:
+def _run(config: dict[str, Any], sent: Parcel) -> dict[str, Any]:
     """A trial, in its worker. An error of ours is a result too: Ray hands on but its text."""
     from fairneuron.forward import one_thread
 
     numbers = config["candidates"]
     with one_thread():
         try:
+            trial: Trial = sent.open()
             return {"found": dict(zip(numbers, trial(numbers), strict=True))}
         except FairNeuronError as error:
             return {"error": error}
@@ -233,14 +314,15 @@ def _found(result: Any) -> dict[int, Any]:
         raise OptionError(
             "option-ray",
             "Every trial must come to its end",
-            got=_last_line(result.error) if result.error else "one that did not",
+            got=last_line(result.error) if result.error else "one that did not",
             cure="Check that its workers have fairneuron, your code, and enough memory.",
         ) from result.error
     found: dict[int, Any] = metrics["found"]
     return found
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
+    """What an error of Ray's says, without the lines of its traceback."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].rstrip(".")
 

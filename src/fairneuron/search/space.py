@@ -107,7 +107,7 @@ def combined(
     steps = {
         "gamma": np.linspace(least, most, _STEPS).tolist(),
         "theta": [min(t, high) for t in np.geomspace(low, high, _STEPS).tolist()],
-        "dropout": several(dropout),
+        "dropout": several(PaperSettings(dropout=dropout).dropout),
     }
     chosen: dict[str, Any] = {n: tuple(grid.get(n, values)) for n, values in steps.items()}
     settings = PaperSettings(**chosen)

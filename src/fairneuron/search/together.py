@@ -27,7 +27,16 @@ from fairneuron.search.steps import Noise, Step, Steps, dropout_layers, with_fil
 from fairneuron.settings import Schedule
 from fairneuron.terms import Terms
 from fairneuron.tracing import trace
-from fairneuron.training import PLAIN, Progress, Watch, quiet, reproducible, train
+from fairneuron.training import (
+    PLAIN,
+    Keep,
+    Progress,
+    Watch,
+    at_once,
+    quiet,
+    reproducible,
+    train,
+)
 
 JUDGED = 2048  # rows at a time
 _STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
@@ -73,6 +82,7 @@ def train_together(
     seed: int,
     penalty: Penalty | None = None,
     terms: Terms = PLAIN,
+    keep: Keep = at_once,
     progress: Progress = quiet,
 ) -> list[bool]:
     """Trains the networks of the jobs in place, each as ``train`` would, up to rounding.
@@ -89,6 +99,7 @@ def train_together(
         seed: Of the order of the rows and of dropout, for each job the same.
         penalty: A fairness term; each job has its own strength of it.
         terms: The caller's loss, optimiser and time.
+        keep: Called around what is trained in one piece.
         progress: Told after each epoch.
 
     Returns:
@@ -98,21 +109,18 @@ def train_together(
         ModelError: For muting in networks that are trained one by one.
     """
     if _stackable(jobs, data, schedule, terms, penalty):
-        if len(jobs) == 1:  # a batch of one product is computed otherwise: other bits
-            twin = replace(jobs[0], model=copy.deepcopy(jobs[0].model))
-            return train_together(
-                [jobs[0], twin],
-                data,
-                valid,
-                schedule,
-                seed=seed,
-                penalty=penalty,
-                terms=terms,
-                progress=progress,
-            )[:1]
-        with reproducible(seed), torch.enable_grad():
-            together = _Together(jobs, data, schedule, seed=seed, penalty=penalty, terms=terms)
-            return together.run(valid, progress)
+
+        def run() -> list[bool]:
+            several = jobs
+            if len(jobs) == 1:  # a batch of one product is computed otherwise: other bits
+                several = [jobs[0], replace(jobs[0], model=copy.deepcopy(jobs[0].model))]
+            with reproducible(seed), torch.enable_grad():
+                together = _Together(
+                    several, data, schedule, seed=seed, penalty=penalty, terms=terms
+                )
+                return together.run(valid, progress)[: len(jobs)]
+
+        return keep("together", [job.model for job in jobs], run)
     if any(job.on_path is not None for job in jobs):
         raise ModelError(
             "model-muting",
@@ -122,7 +130,12 @@ def train_together(
         )
     return list(
         _one_by_one(
-            jobs, data, valid, schedule, seed=seed, penalty=penalty, terms=terms, progress=progress
+            *(jobs, data, valid, schedule),
+            seed=seed,
+            penalty=penalty,
+            terms=terms,
+            keep=keep,
+            progress=progress,
         )
     )
 
@@ -136,6 +149,7 @@ def _one_by_one(
     seed: int,
     penalty: Penalty | None,
     terms: Terms,
+    keep: Keep,
     progress: Progress,
 ) -> Iterator[bool]:
     """Those that are begun in time, the first one in any case."""
@@ -143,21 +157,25 @@ def _one_by_one(
         if number and terms.budget is not None and terms.budget.over():
             terms.budget.left_out = len(jobs) - number
             return
-        part = progress if len(jobs) == 1 else quiet
-        yield train(
-            job.model,
-            data if job.weight is None else replace(data, weight=job.weight),
-            valid,
-            schedule,
-            seed=seed,
-            dropped=job.dropped,
-            run=None if job.dropped is None else trace(job.model).with_dropout(job.dropout),
-            only=job.only,
-            penalty=penalty,
-            strength=job.strength,
-            terms=terms,
-            progress=part,
-        )
+
+        def run(job: Job = job) -> list[bool]:
+            finite = train(
+                job.model,
+                data if job.weight is None else replace(data, weight=job.weight),
+                valid,
+                schedule,
+                seed=seed,
+                dropped=job.dropped,
+                run=None if job.dropped is None else trace(job.model).with_dropout(job.dropout),
+                only=job.only,
+                penalty=penalty,
+                strength=job.strength,
+                terms=terms,
+                progress=progress if len(jobs) == 1 else quiet,
+            )
+            return [finite]
+
+        yield keep(f"network {number}", [job.model], run)[0]
         if len(jobs) > 1:
             progress("training", number + 1, len(jobs))
 
