@@ -1,7 +1,8 @@
 """Everything that can be wrong with data, labels, groups, predictions and options.
 
 One table, in the order of the project's list of bad inputs: what is given, and what must come of
-it. Models and weights are in ``test_bad_models.py`` and ``test_weights.py``.
+it. Models and weights are in ``test_bad_models.py`` and ``test_weights.py``, runs in
+``test_bad_runs.py``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from fairneuron.errors import FairNeuronError, FairNeuronWarning
 from fairneuron.loading import load_parts, read_arrays, read_own_table
 from fairneuron.predictions import audit_predictions_file
 from fairneuron.subject import DataChoice, Subject
-from tests import test_bad_models, test_weights
+from tests import test_bad_models, test_bad_runs, test_weights
 from tests.conftest import Says
 from tests.test_cli import Outcome, environment, run_main
 
@@ -527,7 +528,7 @@ ROWS: list[tuple[int, str, Any, str | Warns | Holds]] = [
 ]  # fmt: skip
 
 
-# Rows 51 to 73 that have no entry in the table of bad models, and the test that has it.
+# Rows from 51 that have no entry in a table, and the test that has it.
 ELSEWHERE = {
     52: test_bad_models.test_float64_data_are_cast,
     53: test_weights.test_cuda_checkpoint_is_read_on_the_cpu,
@@ -535,6 +536,11 @@ ELSEWHERE = {
     63: test_weights.test_prefixes_of_wrappers,
     67: test_weights.test_other_module,
     73: test_weights.test_other_files,
+    74: test_bad_runs.test_nobody_of_a_cluster_is_said,
+    75: test_bad_runs.test_a_last_batch_of_one,
+    78: test_bad_runs.test_resources_that_no_machine_has,
+    79: test_bad_runs.test_what_exists_is_refused,
+    80: test_bad_runs.test_a_full_disk_leaves_nothing,
 }
 
 
@@ -555,10 +561,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_row_of_the_list_has_an_entry() -> None:
-    """Rows 1 to 73, 76, 77 and 81: here, or in the tests of models and weights."""
+    """All 81 rows: here, or in the tests of models, weights and runs."""
     here, models = {row for row, *_ in ROWS}, {row for row, *_ in test_bad_models.BAD}
     assert here == {*range(1, 51), 76, 77, 81}
-    assert models | set(ELSEWHERE) == set(range(51, 74))
+    assert here | models | set(ELSEWHERE) == set(range(1, 82))
     assert [row for row, *_ in ROWS] == sorted(row for row, *_ in ROWS)
 
 

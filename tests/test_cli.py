@@ -132,6 +132,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "data of audit": (("audit", "--data", "comps"), "option-data"),
     "data of paths": (("paths", "--data", "comps"), "option-data"),
     "data of show": (("data", "show", "comps"), "option-data"),
+    "delimiter of ours": (("data", "show", "credit", "--delimiter", ";"), "option-data"),
     "sensitive": (limited("--sensitive", "rac"), "option-sensitive"),
     "sensitive of audit": (
         ("audit", "--data", "credit", "--sensitive", "race"),

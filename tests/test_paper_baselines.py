@@ -178,9 +178,11 @@ def test_an_adversary_hides_the_group(make) -> None:
 
 
 def test_fad_tries_as_many_configurations_as_the_others() -> None:
-    """And the other two say how many they try."""
+    """But for Ethical Adversaries, which say how many they try."""
     assert len(set(FAD().strengths)) == len(set(EqualizedOdds().shares)) == CONFIGURATIONS
-    assert len(set(EthicalAdversaries().strengths)) <= CONFIGURATIONS
+    few = EthicalAdversaries()
+    assert (len(set(few.strengths)), few.iterations) == (6, 10)
+    assert "six λ in ten iterations" in " ".join(str(EthicalAdversaries.__doc__).split())
 
 
 def test_thresholds_follow_each_network(parts, trained) -> None:
@@ -278,10 +280,16 @@ def test_who_cannot_move_does_not_arrive(surrogate, parts) -> None:
     assert not across.any()
 
 
+def each_alone(data: Dataset) -> Dataset:
+    """The same people, each a group of their own."""
+    names = tuple(map(str, range(len(data))))
+    return replace(data, sensitive=np.arange(len(data))[:, None], sensitive_levels=(names,))
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_feeder_adds_copies_that_keep_who_they_are(weighted, parts) -> None:
-    """Below the rows of before; x alone is new, within the columns' ranges."""
-    train = parts[0]
+    """Below the rows of before; x alone is new, within the columns' ranges, and across."""
+    train = each_alone(parts[0])
     if weighted:
         train = replace(train, weight=1 + np.arange(len(train)) / 7)
     fed, same = (Feeder(60).feed(train, np.random.default_rng(3)) for _ in range(2))
@@ -293,18 +301,41 @@ def test_the_feeder_adds_copies_that_keep_who_they_are(weighted, parts) -> None:
     assert not (fed.x[n:, None] == train.x).all(2).any()
     assert ((fed.x[n:] >= train.x.amin(0)) & (fed.x[n:] <= train.x.amax(0))).all()
     order = np.random.default_rng(3)
-    order.permutation(n)
-    tried = order.permutation(n)[:60]
-    old = train.subset(tried)
-    described = {(*map(int, row), w) for *row, w in _described(old)}
-    assert {(*map(int, row), w) for *row, w in _described(fed.subset(np.arange(n, len(fed))))} <= (
-        described
-    )
+    seen, tried = order.permutation(n), order.permutation(n)[:60]
+    source = fed.sensitive[n:, 0]
+    assert [row for row in tried if row in source] == source.tolist()
+    np.testing.assert_array_equal(fed.y[n:], train.y[source])
+    if weighted:
+        np.testing.assert_array_equal(fed.weight[n:], train.weight[source])
+    weight = None if train.relative_weight is None else train.relative_weight[seen]
+    surrogate = Surrogate.fit(train.x[seen].double(), train.y[seen] == 1, weight, "rbf")
+    found = surrogate.decide(fed.x[n:].double()).numpy() > 0
+    np.testing.assert_array_equal(found, fed.y[n:] == 0)  # what the labels are not
 
 
-def _described(data: Dataset) -> list[tuple]:
-    weight = np.ones(len(data)) if data.weight is None else data.weight
-    return list(zip(data.y, data.sensitive[:, 0], weight, strict=True))
+@pytest.mark.parametrize("dmax", [0.05, 0.3])
+def test_bounded_copies_stay_near_and_all_arrive(dmax, parts) -> None:
+    """As in the authors' code: whether they are across or not; most get to the bound."""
+    train = each_alone(parts[0])
+    fed = Feeder(60, dmax=dmax).feed(train, np.random.default_rng(3))
+    free = Feeder(60).feed(train, np.random.default_rng(3))
+    n = len(train)
+    source = fed.sensitive[n:, 0]
+    assert set(source) > set(free.sensitive[n:, 0])
+    far = (fed.x[n:] - train.x[source]).double().norm(dim=1)
+    assert far.max() <= dmax + 1e-6
+    assert (far > 0.9 * dmax).double().mean() > 0.5
+    assert ((fed.x[n:] >= train.x.amin(0)) & (fed.x[n:] <= train.x.amax(0))).all()
+    np.testing.assert_array_equal(fed.y[n:], train.y[source])
+
+
+def test_a_bound_that_nobody_meets_changes_nothing(surrogate, parts) -> None:
+    """To the bit."""
+    x = parts[0].x[:80].double()
+    box = x.amin(0), x.amax(0)
+    far, near = (evade(surrogate, x, *box, dmax=dmax) for dmax in (1e3, None))
+    assert torch.equal(far[0], near[0])
+    assert torch.equal(far[1], near[1])
 
 
 def test_there_is_nothing_to_attack_where_labels_are_alike(parts) -> None:
@@ -502,6 +533,8 @@ def test_reweighing_weights_are_aif360s(weighted, parts) -> None:
         lambda: EthicalAdversaries(iterations=1.5),
         lambda: EthicalAdversaries(points=0),
         lambda: EthicalAdversaries(kernel="poly"),
+        lambda: EthicalAdversaries(dmax=0),
+        lambda: EthicalAdversaries(dmax=float("inf")),
         lambda: EqualizedOdds(shares=(-0.1,)),
     ],
 )

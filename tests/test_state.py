@@ -262,14 +262,46 @@ def test_the_command_goes_on_where_its_folder_is(tmp_path: Path) -> None:
 def test_code_must_be_named_again(written: tuple[str, ...], tmp_path: Path) -> None:
     """A file never says what is imported, nor does another name."""
     stopped(tmp_path, "repair", *written)
-    for given_code in ({}, {"--model": "other:make"}, {"--model": None}):
-        with pytest.raises(OptionError, match="never imported unasked") as caught:
-            stopped_command(tmp_path, given_code)
+    for asked in ({}, {"--model": None}, {"--encode": "nets:encode"}):
+        with pytest.raises(OptionError, match="never taken from a file") as caught:
+            stopped_command(tmp_path, asked)
         assert caught.value.code == "option-model"
-    assert stopped_command(tmp_path, {"--model": "nets:make"})[:1] == ["repair"]
-    stopped(tmp_path / "plain", "repair")
-    with pytest.raises(OptionError, match="Leave it out"):
-        stopped_command(tmp_path / "plain", {"--encode": "nets:encode"})
+
+
+@pytest.mark.parametrize("option", ["--model", "--encode", "--on"])
+def test_what_is_taken_is_what_was_given(option: str, tmp_path: Path) -> None:
+    """However often a state names something else."""
+    stopped(tmp_path, "repair", option, "good", option, "evil", f"{option}=evil", "--seed", "1")
+    words = stopped_command(tmp_path, {option: "good"})
+    assert words == ["repair", "--seed", "1", option, "good", "--out", str(tmp_path)]
+
+
+def test_what_a_command_was_not_given_is_left_to_it(tmp_path: Path) -> None:
+    """It says what differs; "process" is where commands run anyway."""
+    stopped(tmp_path, "compare", "--on", "process")
+    assert stopped_command(tmp_path, {})[:-2] == ["compare"]
+    assert stopped_command(tmp_path, {"--model": "nets:make"})[1:3] == ["--model", "nets:make"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        {"words": ["convert", "evil.pt", "--sha256", "00"], "folder": "."},
+        {"words": ["resume", "."], "folder": "."},
+        {"words": [], "folder": "."},
+        {"words": [1], "folder": "."},
+        {"words": ["repair"]},
+        ["repair"],
+    ],
+)
+def test_other_commands_are_refused(command: object, tmp_path: Path) -> None:
+    """Those that run code, and what is no command."""
+    with State(tmp_path) as state:
+        state.put("step", b"value")
+        state.put("of/command", json.dumps(command).encode())
+    with pytest.raises(OptionError) as caught:
+        stopped_command(tmp_path, {})
+    assert caught.value.code == "option-state"
 
 
 def test_a_command_goes_on_where_it_was_begun(tmp_path: Path, monkeypatch) -> None:

@@ -28,6 +28,7 @@ from fairneuron.commands.search import words_of
 from fairneuron.errors import ModelError, OptionError
 from fairneuron.models import mlp
 from fairneuron.options import with_subject
+from fairneuron.recipes import Paper
 from fairneuron.search.cluster import ray_at, run_on_ray
 from fairneuron.search.space import SCORED, combined, drawn, full_weights, score
 from fairneuron.subject import Subject
@@ -190,34 +191,59 @@ def test_same_seed_same_result(parts, trained, found: Search) -> None:
     assert other.to_dict()["candidates"] != found.to_dict()["candidates"]
 
 
-def test_equal_splits_are_sliced_and_trained_once(parts, trained, monkeypatch) -> None:
-    """Two values of γ are sliced twice; two of θ below 1 / M are one training for each rate."""
-    sliced, jobs = [], []
-    real = recipes.activation_paths, recipes.train_together
-    monkeypatch.setattr(
-        recipes, "activation_paths", lambda *a, **k: sliced.append(k["gamma"]) or real[0](*a, **k)
-    )
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many networks are trained at once, each time."""
+    counts, real = [], recipes.train_together
     monkeypatch.setattr(
         recipes,
         "train_together",
-        lambda own, *a, **k: jobs.append(len(own)) or real[1](own, *a, **k),
+        lambda own, *a, **k: counts.append(len(own)) or real(own, *a, **k),
+    )
+    return counts
+
+
+def test_equal_splits_are_sliced_and_trained_once(parts, trained, jobs, monkeypatch) -> None:
+    """Two values of γ are sliced twice; two of θ below 1 / M are one training for each rate."""
+    sliced, real = [], recipes.activation_paths
+    monkeypatch.setattr(
+        recipes, "activation_paths", lambda *a, **k: sliced.append(k["gamma"]) or real(*a, **k)
     )
     grid = {"gamma": [0.6, 0.9], "theta": [1e-4, 2e-4], "dropout": [0.1, 0.5]}
     found = fn.search(trained, *parts[:2], grid=grid, **SHORT)
     assert sliced == [0.6, 0.9]
-    assert jobs == [2, 2]
+    assert jobs == [4]
     figures = [(c.biased, c.metrics) for c in found.candidates]
     assert figures[0] == figures[2]  # θ
     assert figures[0] != figures[1]  # dropout
 
 
-def test_networks_with_dropout_of_their_own(parts) -> None:
-    """Their own rate counts."""
+def test_dropout_is_any_sequence(parts, trained) -> None:
+    """A list of draws and of a grid is as good as a tuple."""
+    assert Paper(theta=[0.1, 0.3]) == Paper(theta=(0.1, 0.3))
+    assert drawn(9, dropout=[0.1, 0.3]) == drawn(9, dropout=(0.1, 0.3))
+    assert combined({}, dropout=[0.1, 0.3]) == combined({}, dropout=(0.1, 0.3))
+    found = fn.search(trained, *parts[:2], samples=4, dropout=[0.1, 0.3], epochs=1, share=0.5)
+    assert {c.settings["dropout"] for c in found.candidates} == {0.1, 0.3}
+    for make in (drawn, lambda **given: combined({}, **given)):
+        for bad in ([], [0.1, 1], "0.1", [[0.1]], {0.1: 0.2}):
+            with pytest.raises(OptionError, match="dropout"):
+                make(dropout=bad)
+
+
+@pytest.mark.parametrize("drop", ["random", "outside_path"])
+def test_a_rate_that_plays_no_part_is_not_trained_again(parts, trained, jobs, drop: str) -> None:
+    """In networks with dropout of their own, and where muting takes its place."""
     torch.manual_seed(0)
-    found = fn.search(
-        mlp(5, (8,), dropout=0.3), *parts[:2], grid=GRID | {"dropout": [0.1, 0.5]}, **SHORT
-    )
-    assert found.candidates[0].metrics == found.candidates[1].metrics
+    model = trained if drop == "outside_path" else mlp(5, (8,), dropout=0.3)
+    grid = {"gamma": [0.6, 0.9], "theta": [0.2], "dropout": [0.1, 0.5]}
+    found = fn.search(model, *parts[:2], grid=grid, drop=drop, **SHORT)
+    assert jobs == [2]
+    figures = [(c.biased, c.metrics) for c in found.candidates]
+    assert figures[0] == figures[1]
+    assert figures[2] == figures[3]
+    assert figures[0] != figures[2]
+    assert [c.settings["dropout"] for c in found.candidates] == [0.1, 0.5] * 2
 
 
 @pytest.mark.parametrize(
@@ -422,10 +448,19 @@ def test_command(call, credit, tmp_path) -> None:  # noqa: F811
 
 def test_command_with_a_grid(call, credit) -> None:  # noqa: F811
     """JSON for programs: the figures of the function."""
-    outcome = call(*credit, "--grid", "--theta", "0.001,0.1", "--gamma", "0.9", "--json")
-    result = json.loads(outcome.out)
-    tried = [(c["settings"]["gamma"], c["settings"]["theta"]) for c in result["candidates"]]
-    assert tried == [(0.9, 0.001), (0.9, 0.1)]
+    outcome = call(
+        *credit,
+        "--grid",
+        "--theta",
+        "0.001,0.1",
+        "--gamma",
+        "0.9",
+        "--dropout",
+        "0.1,0.3",
+        "--json",
+    )
+    tried = [tuple(c["settings"].values()) for c in json.loads(outcome.out)["candidates"]]
+    assert tried == [(0.9, 0.001, 0.1), (0.9, 0.001, 0.3), (0.9, 0.1, 0.1), (0.9, 0.1, 0.3)]
 
 
 @pytest.mark.parametrize(

@@ -329,13 +329,17 @@ def resume(
     folder: Annotated[Path, typer.Argument(help="The --out folder of a command that was stopped.")],
     model: Factory = None,
     encode: Encode = None,
+    on: Annotated[
+        str | None, typer.Option(help="Where it runs, if that is not this process.")
+    ] = None,
 ) -> None:
     """Go on with a repair, comparison or experiment that was stopped, to the same result.
 
-    Run it where the command was begun. Code of yours that it was given must be named again: a file
-    never says what is imported. Exit codes as for the command.
+    Run it where the command was begun. Code of yours that it was given must be named again, and a
+    cluster: a file never says what is imported, or who gets your data. Exit codes as for the
+    command.
     """
-    words = stopped_command(folder, {"--model": model, "--encode": encode})
+    words = stopped_command(folder, {"--model": model, "--encode": encode, "--on": on})
     with in_place_of(words):
         raise typer.Exit(app(words, standalone_mode=False) or 0)
 

@@ -2,8 +2,9 @@
 
 A step is a name and bytes with their sha256 sum. Each is written whole or not at all, also where
 the process is killed or the disk is full; a step that is damaged is as one that was never done. One
-process at a time has the file. What a state says is never imported or run, but for the words of the
-command, which hold no names of code (``stopped_command``). Free of torch.
+process at a time has the file. Nothing that it says is imported (``stopped_command``).
+
+Free of torch.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from fairneuron.errors import OptionError, OutputError, printable, warn
 
 FILE = "state.sqlite"
 FILES = frozenset({FILE, f"{FILE}-journal"})
-CODE = ("--model", "--encode")
-"""Options that name code of the user's: a file never says what is imported."""
+COMMANDS = ("repair", "compare", "reproduce")
+ASKED = ("--model", "--encode", "--on")
+"""Options that are given again: a file never says what is imported, or which machines get data."""
 
 _KIND = 0x464E5331  # "FNS1": the application_id of our files
 _SHOWN = 5  # differences in a message
@@ -136,7 +138,7 @@ class State:
             return None
         value, wanted = row
         if not isinstance(value, bytes) or hashlib.sha256(value).hexdigest() != wanted:
-            warn("state-damaged", f"What {self.folder / FILE} has of {name!r} is damaged, and left")
+            warn("output-damaged", f"What {self.folder / FILE} has of {name!r} is damaged, and left")
             return None
         return value
 
@@ -160,16 +162,16 @@ class State:
         )
 
 
-def stopped_command(folder: Path, code: Mapping[str, str | None]) -> list[str]:
+def stopped_command(folder: Path, asked: Mapping[str, str | None]) -> list[str]:
     """The words of the command that a folder's state is of, with ``--out`` for where it is now.
 
     Args:
         folder: Where the state is.
-        code: What the user gives for the options of ``CODE``; None where nothing.
+        asked: What the user gives for the options of ``ASKED``; None where nothing.
 
     Raises:
         OptionError: For folders without a command that was stopped, from another working folder,
-            and where the command was given code that the user does not name again.
+            and where the command was given one of these options and the user does not.
     """
     if not (folder / FILE).is_file():
         raise OptionError(
@@ -187,28 +189,24 @@ def stopped_command(folder: Path, code: Mapping[str, str | None]) -> list[str]:
             got=f"{folder}, which a script wrote, or which was stopped before that",
             cure="Run the script, or the command, again.",
         )
-    command = json.loads(content)
-    words, where = [str(word) for word in command["words"]], Path(command["folder"])
-    if where != Path.cwd():
+    words, where = _command(content, folder)
+    if where != os.fspath(Path.cwd()):
         raise OptionError(
             "option-run",
             "A command goes on where it was begun, since paths are read from there",
             got=os.fspath(Path.cwd()),
-            cure=f"Go to {printable(str(where))}, or give the command again.",
+            cure=f"Go to {printable(where)}, or give the command again.",
         )
-    for option in CODE:
-        used, given = _value_of(option, words), code.get(option)
-        if used != given:
+    for option in ASKED:
+        used, given = _values_of(option, words), asked.get(option)
+        if used and given is None and used != ["process"]:
             raise OptionError(
                 f"option-{option.strip('-')}",
-                f"The command was given {option} {printable(used)}, which is never imported unasked"
-                if used is not None
-                else f"The command was given no {option}",
-                got=given or "none",
-                cure=f"If you trust it, give {option} {printable(used)}."
-                if used is not None
-                else "Leave it out.",
+                f"The command was given {option}, which is never taken from a file",
+                got="none",
+                cure=f"If you trust it, give {option} {printable(used[-1])}.",
             )
+        words = without_option(option, words) + ([] if given is None else [option, given])
     return [*words, "--out", os.fspath(folder)]
 
 
@@ -225,14 +223,26 @@ def without_option(option: str, words: Sequence[str]) -> list[str]:
     return left
 
 
-def _value_of(option: str, words: Sequence[str]) -> str | None:
-    """What a command was given for an option."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word == option:
-            return following
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return None
+def _command(content: bytes, folder: Path) -> tuple[list[str], str]:
+    """The words of a command, and the folder where it was begun."""
+    try:
+        command = json.loads(content)
+        words, where = command["words"], command["folder"]
+        if words[0] not in COMMANDS or not all(isinstance(word, str) for word in [where, *words]):
+            raise ValueError("another command")
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise _damaged(folder, f"a command that is none: {type(error).__name__}") from error
+    return [*words], where
+
+
+def _values_of(option: str, words: Sequence[str]) -> list[str]:
+    """What a command was given for an option, each time."""
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return [
+        following if word == option else word.partition("=")[2]
+        for word, following in pairs
+        if word == option or word.startswith(f"{option}=")
+    ]
 
 
 def _opened(path: Path) -> sqlite3.Connection:

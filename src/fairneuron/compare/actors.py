@@ -92,11 +92,8 @@ class _Actors:
     def run(self) -> None:
         """Until all are done."""
         while self.waiting or self.running:
-            try:
-                self._start()
-                (reference,), _ = self.ray.wait(list(self.running), num_returns=1)
-            except ConnectionError as error:  # to the server of Ray's client
-                raise _broken(error) from error
+            self._start()
+            (reference,), _ = self.ray.wait(list(self.running), num_returns=1)
             self._take(reference)
 
     def stop(self) -> None:
@@ -129,7 +126,7 @@ class _Actors:
         raised = self.ray.exceptions
         try:
             message = self.ray.get(reference)
-        except (raised.RayTaskError, ConnectionError) as error:
+        except raised.RayTaskError as error:
             raise _broken(error) from error
         except raised.RayError as error:
             self._end(actor)  # it may be out of reach alone

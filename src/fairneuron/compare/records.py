@@ -131,6 +131,8 @@ class Records:
 def _parsed(path: Path, number: int, line: bytes) -> Record:
     try:
         record = json.loads(line)
+        if not isinstance(record, dict):
+            raise TypeError("no record")
         if number > 1:
             key(record), record["base"], record["error"], record["configurations"]
             record["versions"]

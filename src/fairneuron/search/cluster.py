@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -107,7 +107,8 @@ def ray_at(address: str) -> Iterator[Any]:
             this machine alone, which ends here; "ray://HOST:PORT" for a cluster.
 
     Raises:
-        OptionError: If Ray is not installed, cannot be reached, or would listen to other machines.
+        OptionError: If Ray is not installed, cannot be reached any more, or would listen to other
+            machines.
     """
     with ExitStack() as stack:
         stack.enter_context(_environment(_QUIET))
@@ -132,7 +133,27 @@ def ray_at(address: str) -> Iterator[Any]:
             _require_alone(ray)
             stack.callback(ray.shutdown)
             ray.init("local", include_dashboard=False, runtime_env=_interpreter(), **_SILENT)
-        yield ray
+        with nullcontext() if address == "ray" else _answering(address):
+            yield ray
+
+
+@contextmanager
+def _answering(address: str) -> Iterator[None]:
+    """While a cluster is used, its server of Ray's client must answer."""
+    import grpc
+
+    try:
+        yield
+    except BrokenPipeError:  # of whoever reads what we print
+        raise
+    except (ConnectionError, grpc.RpcError) as error:
+        details = getattr(error, "details", None)
+        raise OptionError(
+            "option-ray",
+            "A cluster must answer until all is done",
+            got=f"{address}: {details() if callable(details) else last_line(error)}",
+            cure="Run it again when it does; records of a comparison are kept.",
+        ) from error
 
 
 def _interpreter() -> dict[str, str] | None:
