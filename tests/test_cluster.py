@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,18 +20,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import fairneuron as fn
 from fairneuron import tuning
+from fairneuron.cli import app
 from fairneuron.compare import actors
 from fairneuron.compare.methods import METHODS
 from fairneuron.compare.protocol import Job
 from fairneuron.compare.running import run_jobs
 from fairneuron.compare.setting import make_setting
 from fairneuron.errors import FairNeuronWarning, OptionError, warn
-from fairneuron.search.cluster import check_resources, room, run_on_ray
+from fairneuron.models import mlp
+from fairneuron.search.cluster import _answering, check_resources, room, run_on_ray
 from tests.conftest import made_up
+from tests.test_cli import call  # noqa: F401  # a fixture
 
 pytestmark = [  # of Ray's own making
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
@@ -318,13 +324,35 @@ def test_what_cannot_be_sent_is_refused(ray) -> None:
 
 
 @pytest.mark.parametrize("on", ["moon", "ray://", None, 3])
-def test_unknown_places(on: Any) -> None:
+def test_unknown_places(on: Any, tmp_path: Path) -> None:
     """Before any work."""
+    out = tmp_path / "out"
     with pytest.raises(OptionError, match="Known: process, ray, ray://HOST:PORT") as caught:
-        compare(methods=["naive"], reference="naive", on=on)
+        compare(methods=["naive"], reference="naive", on=on, out=out)
     assert caught.value.code == "option-on"
     with pytest.raises(OptionError, match="Known: process"):
-        fn.reproduce("table2", on=on)
+        fn.reproduce("table2", on=on, out=out)
+    assert not out.exists()
+
+
+def test_a_cluster_that_stops_to_answer_is_told() -> None:
+    """What grpc and Ray's client raise then is ours."""
+    grpc = pytest.importorskip("grpc", reason="Ray's client is not installed")
+    for lost in (ConnectionError("gone"), grpc.RpcError("gone")):
+        said = pytest.raises(OptionError, match="answer until all is done; got ray://a:1: gone")
+        with said, _answering("ray://a:1"):
+            raise lost
+    with pytest.raises(BrokenPipeError), _answering("ray://a:1"):  # of whoever reads our lines
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("words", ["compare --data credit --methods naive", "reproduce table2"])
+def test_commands_refuse_unknown_places(call, words: str, tmp_path) -> None:  # noqa: F811
+    """With exit code 2, before anything is read."""
+    outcome = call(*words.split(), "--out", "new", "--on", "moon")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error[option-on]: ")
+    assert not (tmp_path / "new").exists()
 
 
 def test_nothing_to_do_starts_no_ray() -> None:
@@ -384,13 +412,19 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame["sex"] = np.array(data.group_names)[data.group]
     frame["y"] = data.y
     frame.to_csv(folder / "t.csv", index=False)
-    (folder / "nets.py").write_text(NETS)
-    commands("process", "search", "compare", cwd=folder, before="import nets; nets.save()")
+    (folder / "nets_of_mine.py").write_text(NETS)
+    weights = mlp(2, (8,)).state_dict()
+    torch.save({NAMES[name]: value for name, value in weights.items()}, folder / "w.pt")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the data are split here
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [*sys.path])
+        for words in commands("process", "search", "compare"):
+            assert CliRunner().invoke(app, words).exit_code == 0
     return folder
 
 
 NETS = """
-import torch
 from torch import nn
 
 
@@ -405,14 +439,14 @@ class Net(nn.Module):
 
 def build():
     return Net()
-
-
-def save():
-    torch.manual_seed(0)
-    torch.save(Net().state_dict(), "w.pt")
 """
+NAMES = {
+    f"{i}.{kind}": f"{name}.{kind}"
+    for i, name in ((0, "first"), (2, "last"))
+    for kind in ("weight", "bias")
+}
 
-WORDS = "--data t.csv --target y --positive 1 --sensitive sex --model nets:build"
+WORDS = "--data t.csv --target y --positive 1 --sensitive sex --model nets_of_mine:build"
 COMMANDS = {
     "search": f"{WORDS} --weights w.pt --samples 3 --epochs 9 --share 1 --out {{}}-search.json",
     "compare": f"{WORDS} --methods naive --seeds 2 --criteria dp --no-plots --out {{}}-compare",
@@ -425,17 +459,23 @@ from fairneuron.cli import main
 
 for words in {commands}:
     sys.argv = ["fairneuron", *words]
-    with suppress(SystemExit):
+    try:
         main()
+    except SystemExit as end:
+        assert not end.code, words
 """
 
 
-def commands(on: str, *names: str, cwd: Path, before: str = "", after: str = "") -> None:
-    """Runs commands there, in one process of their own."""
-    name = on.partition(":")[0]
-    lines = [[each, *COMMANDS[each].format(name).split(), "--on", on] for each in names]
+def commands(on: str, *names: str) -> list[list[str]]:
+    """Words of commands that are to run there."""
+    place = on.partition(":")[0]
+    return [[name, *COMMANDS[name].format(place).split(), "--on", on] for name in names]
+
+
+def run(*commands: list[str], cwd: Path, before: str = "", after: str = "") -> None:
+    """Runs commands in one process of their own."""
     done = subprocess.run(  # noqa: S603  # our own code
-        [sys.executable, "-c", f"{before}\n{RUN.format(commands=lines)}\n{after}"],
+        [sys.executable, "-c", f"{before}\n{RUN.format(commands=commands)}\n{after}"],
         cwd=cwd,
         capture_output=True,
         encoding="utf-8",
@@ -458,7 +498,7 @@ def same_comparison(folder: Path) -> bool:
 def test_commands_over_rays_client(two, own) -> None:
     """Search and comparison at ray://, with a network of the current folder: the same."""
     pytest.importorskip("grpc", reason="Ray's client is not installed")
-    commands(two.client, "search", "compare", cwd=own)
+    run(*commands(two.client, "search", "compare"), cwd=own)
     assert same_comparison(own)
     here, there = (json.loads((own / f"{on}-search.json").read_text()) for on in ("process", "ray"))
     assert here == there
@@ -491,7 +531,7 @@ kept.__exit__(None, None, None)
 def test_a_command_on_a_ray_of_its_own(own, tmp_path) -> None:
     """The same; without dashboard and usage statistics, and heard on this machine alone."""
     shutil.copytree(own, tmp_path / "own", ignore=shutil.ignore_patterns("ray-*"))
-    commands("ray", "compare", cwd=tmp_path / "own", before=ALONE, after=SEEN)
+    run(*commands("ray", "compare"), cwd=tmp_path / "own", before=ALONE, after=SEEN)
     assert same_comparison(tmp_path / "own")
     heard, usage, names = json.loads((tmp_path / "own" / "seen.json").read_text())
     assert {address.removeprefix("::ffff:") for address in heard} == {"127.0.0.1"}

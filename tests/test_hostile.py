@@ -19,6 +19,7 @@ from tests.test_cli import environment
 ROOT = Path(__file__).parents[1]
 HARMLESS = {  # what may be read all the same: texts are columns, and numbers are numbers
     ("safetensors of a pickle", "candidates.safetensors of a run"),
+    ("state: twice to compare", "resume"),  # goes on with what is named again
 }
 
 
@@ -79,7 +80,13 @@ def is_text(content: bytes) -> bool:
 
 def test_nothing_runs(tried: dict[str, Any]) -> None:
     """No file leaves its mark, and the interpreter tells of no code, program or socket."""
-    assert [one[:2] + tuple(one.seen) for one in tried["found"] if one.seen] == []
+    seen = [
+        (one.name, one.reader, event)
+        for one in tried["found"]
+        for event in one.seen
+        if (one.name, one.reader) not in HARMLESS or event.startswith("mark ")  # at work it traces
+    ]
+    assert seen == []
 
 
 def test_nothing_is_left_behind(tried: dict[str, Any]) -> None:

@@ -59,6 +59,7 @@ from fairneuron.report.terminal import (
     print_paths,
     print_repair,
     to_stderr,
+    to_stdout,
 )
 from fairneuron.settings import make_settings
 from fairneuron.state import stopped_command
@@ -426,7 +427,7 @@ def convert(
     if as_json:
         print_json(found)
     else:
-        typer.echo(f"{found['tensors']} tensors, {found['parameters']} numbers: {out}")
+        to_stdout(f"{found['tensors']} tensors, {found['parameters']} numbers: {out}")
 
 
 def _finish(result: dict[str, Any], folder: Path, *, as_json: bool) -> NoReturn:

@@ -52,7 +52,11 @@ class State:
         self._made, self._done = not folder.exists(), False
         with _told(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._database = _opened(folder / FILE)
+            try:
+                self._database = _opened(folder / FILE)
+            except BaseException:
+                self._leave_nothing()
+                raise
         try:
             with _told(folder):
                 _found_good(self._database, folder)
@@ -73,16 +77,24 @@ class State:
         self._done = True
 
     def close(self) -> None:
-        """Gives it free; it goes if it is done or has no step, with the folder if that is empty."""
+        """Gives it free; it goes if it is done or has no step, and the folder if that is empty."""
         with suppress(sqlite3.Error):
             kept = any(not name.startswith(_OF) for name in self.names())
             self._database.close()
             if self._done or not kept:
                 (self.folder / FILE).unlink(missing_ok=True)
         self._database.close()
+        self._leave_nothing()
+
+    def _leave_nothing(self) -> None:
+        """Removes a file that nothing was written to, and a folder that was made and is empty."""
+        file = self.folder / FILE
+        with suppress(OSError):
+            if file.stat().st_size == 0:
+                file.unlink()
         if self._made:
             with suppress(OSError):
-                self.folder.rmdir()  # if it is empty
+                self.folder.rmdir()
 
     def agree(self, name: str, value: Mapping[str, Any]) -> None:
         """Keeps what a run is of, or compares it with what an earlier one was of.
@@ -138,7 +150,9 @@ class State:
             return None
         value, wanted = row
         if not isinstance(value, bytes) or hashlib.sha256(value).hexdigest() != wanted:
-            warn("output-damaged", f"What {self.folder / FILE} has of {name!r} is damaged, and left")
+            warn(
+                "output-damaged", f"What {self.folder / FILE} has of {name!r} is damaged, and left"
+            )
             return None
         return value
 

@@ -12,6 +12,7 @@ from fairneuron.commands.common import On, at_work, print_json, resumable, table
 from fairneuron.compare.methods import CRITERIA, criteria_named, methods_named, reference_named
 from fairneuron.compare.records import require_folder
 from fairneuron.options import AsJson, names_of, with_subject
+from fairneuron.report.terminal import to_stdout
 from fairneuron.search.cluster import check_place
 from fairneuron.subject import Subject
 
@@ -86,4 +87,4 @@ def compare(
         return
     for figures in result["criteria"]:
         typer.echo(overview(figures) + "\n")
-    typer.echo(f"Page: {out / 'comparison.md'}")
+    to_stdout(f"Page: {out / 'comparison.md'}")

@@ -12,7 +12,7 @@ from fairneuron.data.builtin import SOURCES
 from fairneuron.errors import OptionError, require_known
 from fairneuron.io import require_free_file, write_file
 from fairneuron.options import AsJson, Delimiter
-from fairneuron.report.terminal import print_columns, print_source, print_sources
+from fairneuron.report.terminal import print_columns, print_source, print_sources, to_stdout
 from fairneuron.subject import ARRAY_FILES, DataChoice
 
 data_app = typer.Typer(help="The data sets that come with the package.", no_args_is_help=True)
@@ -77,7 +77,7 @@ def data_export(
     require_free_file(out, overwrite=overwrite)
     table = SOURCES[name].read()
     write_file(out, table.to_csv(index=False).encode(), overwrite=overwrite)
-    typer.echo(f"{len(table)} rows: {out}")
+    to_stdout(f"{len(table)} rows: {out}")
 
 
 def _show_columns(path: Path, delimiter: str | None, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import typer
 from fairneuron.commands.common import On, at_work, print_json, resumable
 from fairneuron.errors import require_known
 from fairneuron.options import AsJson, names_of
+from fairneuron.report.terminal import to_stdout
 from fairneuron.reproduce.paper import TITLES
 from fairneuron.reproduce.place import require_place
 from fairneuron.search.cluster import check_place
@@ -85,4 +86,4 @@ def reproduce(  # typer reads options from a function's parameters
         return
     for one in found:
         typer.echo(one.to_markdown())
-        typer.echo(f"Page: {out / f'{one.name}.md'}")
+        to_stdout(f"Page: {out / f'{one.name}.md'}")

@@ -192,6 +192,7 @@ def compare(
         ModelError: For a network that does not fit the data.
     """
     require_range("threshold", threshold, 0, 1)
+    require_workers(workers, on)
     chosen, named = methods_named(methods, threshold), criteria_named(criteria)
     compared_with, numbers = reference_named(reference, list(chosen)), seeds_of(seeds)
     if out is not None:
@@ -226,7 +227,6 @@ def run_comparison(
     progress: Progress,
 ) -> Comparison:
     """Computes the records that are missing and writes the folder of the run; see ``compare``."""
-    require_workers(workers, on)
     if run is not None:
         run.agree("run", {"command": "compare"})
         if plots:

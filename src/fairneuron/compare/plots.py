@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fairneuron.errors import OptionError
+from fairneuron.errors import OptionError, printable
 from fairneuron.metrics.definitions import METRICS
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _figure(figures: Figures, data: str) -> Figure:
         ax.set_xlabel(f"{METRICS[criterion].title}, test data")
     _zoom(axes, figures)
     axes[0].set_ylabel("accuracy, test data")
-    figure.suptitle(f"{data}: better is up and to the left", size=10)
+    figure.suptitle(f"{printable(data)}: better is up and to the left", size=10)
     handles: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -152,7 +152,9 @@ def _zoom(axes: Sequence[Axes], figures: Figures) -> None:
         }
         if star[0] > wide:
             far = {"base model": star, **far}
-        lines = [f"{name}: gap {g:.3f}, accuracy {a:.3f}" for name, (g, a) in far.items()]
+        lines = [
+            f"{printable(name)}: gap {g:.3f}, accuracy {a:.3f}" for name, (g, a) in far.items()
+        ]
         if lines:
             text = "\n".join(["further off", *lines])
             ax.text(0.98, 0.02, text, transform=ax.transAxes, ha="right", va="bottom", size=7.5)
@@ -189,7 +191,7 @@ def _line(ax: Axes, figures: Figures, name: str, look: _Look) -> None:
         "ls": look.dashes,
         "lw": 2.2 if look.bold else 1.0,
         "zorder": above,
-        "label": name,
+        "label": printable(name),
     }
     mark: Figures = {"marker": look.marker, "ms": size, "mec": look.colour}
     bars: Figures = {"elinewidth": 1.2 if look.bold else 0.6, "alpha": 1.0 if look.bold else 0.55}

@@ -63,6 +63,11 @@ def progress_shown() -> Iterator[Callable[[str, int, int], None]]:
         yield step
 
 
+def to_stdout(text: str) -> None:
+    """Prints a line to stdout, without control characters."""
+    typer.echo("\n".join(map(printable, text.split("\n"))))
+
+
 def to_stderr(text: str) -> None:
     """Prints a line to stderr, without control characters."""
     typer.echo("\n".join(map(printable, text.split("\n"))), err=True)

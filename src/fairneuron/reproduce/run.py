@@ -148,6 +148,8 @@ def reproduce(
             that is missing, does not answer or has no CPU.
         OutputError: If the folder cannot be written.
     """
+    require_known("option-reproduce", "experiment", name, TITLES)
+    require_workers(workers, on)
     options: dict[str, Any] = {
         "seeds": seeds,
         "data": data,
@@ -177,8 +179,6 @@ def run_experiment(
     progress: Progress,
 ) -> Reproduction:
     """Computes the records that are missing and writes the folder of the run; see ``reproduce``."""
-    require_known("option-reproduce", "experiment", name, TITLES)
-    require_workers(workers, on)
     numbers, scale = seeds_of(seeds)[: 1 if quick else None], Scale(quick)
     if run is not None:
         run.agree("run", {"command": "reproduce"})
