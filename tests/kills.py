@@ -16,6 +16,7 @@ import random
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     ),
     "compare": (
         *("compare", "--data", "loans.csv", "--target", "y", "--positive", "1"),
-        *("--sensitive", "group", "--hidden", "6", "--methods", "naive,fairneuron"),
+        *("--sensitive", "group", "--hidden", "6", "--methods", "naive,reweighing"),
         *("--seeds", "2", "--criteria", "dp", "--workers", "1", "--no-plots"),
     ),
 }
@@ -72,6 +73,7 @@ def write_table(path: Path) -> None:
 def import_all() -> None:
     """What the commands need, on one thread: threads do not survive a fork."""
     import torch
+    import torch._dynamo  # which optimisers import when they are used first
 
     torch.set_num_threads(1)
     import fairneuron.cli
@@ -129,13 +131,18 @@ def resumed(words: tuple[str, ...], expected: dict[str, Any]) -> str:
 
 
 def has_command() -> bool:
-    """Whether there is a state that says which command it is of; a kill can come before that."""
-    from fairneuron.state import State
+    """Whether there is a state that says which command it is of; a kill can come before that.
 
-    if not Path("out", "state.sqlite").exists():
-        return False
-    with State(Path("out")) as state:
-        return state.has("of/command")
+    A copy is asked: who opens a state without steps removes it.
+    """
+    from fairneuron.state import FILES, State
+
+    there = [Path("out", name) for name in FILES if Path("out", name).exists()]
+    with tempfile.TemporaryDirectory() as folder:
+        for path in there:
+            shutil.copy(path, folder)
+        with State(Path(folder)) as state:
+            return state.has("of/command")
 
 
 FRESH = {"repair": ("--overwrite",)}
@@ -146,6 +153,9 @@ def taken() -> dict[str, Any]:
     """The files of the result, but for times; they are removed."""
     files: dict[str, Any] = {}
     for path in sorted(Path("out").iterdir()):
+        if path.is_dir():
+            files[path.name] = "a folder"
+            continue
         content = path.read_bytes()
         if path.suffix in (".json", ".jsonl"):
             lines = [content] if path.suffix == ".json" else content.splitlines()
@@ -154,6 +164,7 @@ def taken() -> dict[str, Any]:
             files[path.name] = content
     files.pop("timings.json", None)
     shutil.rmtree("out")
+    files["."] = sorted(path.name for path in Path().iterdir())
     return files
 
 

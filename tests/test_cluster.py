@@ -34,7 +34,7 @@ from fairneuron.compare.running import run_jobs
 from fairneuron.compare.setting import make_setting
 from fairneuron.errors import FairNeuronWarning, OptionError, warn
 from fairneuron.models import mlp
-from fairneuron.search.cluster import _answering, check_resources, room, run_on_ray
+from fairneuron.search.cluster import _answering, _connected, check_resources, room, run_on_ray
 from tests.conftest import made_up
 from tests.test_cli import call  # noqa: F401  # a fixture
 
@@ -344,6 +344,23 @@ def test_a_cluster_that_stops_to_answer_is_told() -> None:
             raise lost
     with pytest.raises(BrokenPipeError), _answering("ray://a:1"):  # of whoever reads our lines
         raise BrokenPipeError
+
+
+def test_a_server_that_fails_to_start_is_asked_again() -> None:
+    """Once."""
+    answers = iter([ConnectionAbortedError("fork"), "connection"])
+
+    def init(*_: object, **__: object) -> str:
+        answer = next(answers)
+        if isinstance(answer, str):
+            return answer
+        raise answer
+
+    there = SimpleNamespace(init=init)
+    assert _connected(there, "ray://a:1") == "connection"
+    answers = iter([ConnectionAbortedError("fork"), ConnectionAbortedError("again")])
+    with pytest.raises(ConnectionError, match="again"):
+        _connected(there, "ray://a:1")
 
 
 @pytest.mark.parametrize("words", ["compare --data credit --methods naive", "reproduce table2"])

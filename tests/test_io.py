@@ -70,16 +70,18 @@ def test_manifest_has_the_sums(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("kind", ["file", "empty folder", "foreign folder"])
+@pytest.mark.parametrize("kind", ["file", "foreign folder", "link to an empty folder"])
 def test_existing_is_refused(kind: str, overwrite: bool, tmp_path: Path) -> None:
     """What exists and is no run folder stays, whether or not it may be overwritten."""
     folder = tmp_path / "run"
     if kind == "file":
         folder.write_bytes(b"mine")
-    else:
+    elif kind == "foreign folder":
         folder.mkdir()
-    if kind == "foreign folder":
         (folder / "thesis.tex").write_bytes(b"mine")
+    else:
+        (tmp_path / "empty").mkdir()
+        folder.symlink_to("empty")
     before = contents(tmp_path)
     with pytest.raises(OutputError) as refusal:
         write_folder(folder, NEW, overwrite=overwrite)
@@ -87,6 +89,13 @@ def test_existing_is_refused(kind: str, overwrite: bool, tmp_path: Path) -> None
     assert "overwrite" not in str(refusal.value)
     assert contents(tmp_path) == before
     assert folder.exists()
+
+
+def test_empty_folder_is_used(tmp_path: Path) -> None:
+    """Nothing is lost in it."""
+    (tmp_path / "run").mkdir()
+    write_folder(tmp_path / "run", NEW)
+    assert {*contents(tmp_path / "run")} == {*NEW, MANIFEST}
 
 
 def test_run_folder_is_refused(tmp_path: Path) -> None:
@@ -338,6 +347,26 @@ def test_fault_at_every_step(
     if phase == PHASES[2] and not wanted:
         pytest.skip("nothing comes after the swap")
     assert broken_steps(tmp_path, wanted, kind, overwrite) == {}
+
+
+def test_leftovers_of_writers_that_were_killed_go(tmp_path: Path) -> None:
+    """Those of the target, and nothing else that looks like them."""
+    folder = tmp_path / "run"
+    write_folder(folder, NEW)
+    for gone in (tmp_path / ".run-ab12_xyz", folder / ".result.json-ab12_xyz"):
+        (gone / "new").mkdir(parents=True)
+    mine = [tmp_path / ".other-ab12_xyz", tmp_path / ".run-ab", folder / ".mine-ab12_xyz"]
+    for kept in mine:
+        kept.mkdir()
+        (kept / "mine.txt").touch()
+    (tmp_path / ".run-zb12_xyz").symlink_to(mine[0])
+    before = {*tmp_path.rglob("*")}
+    io.remove_leftovers(folder)
+    assert {path.name for path in before - {*tmp_path.rglob("*")}} == {
+        ".run-ab12_xyz",
+        ".result.json-ab12_xyz",
+        "new",
+    }
 
 
 # Single files

@@ -30,6 +30,7 @@ DOCUMENTED = {
     "Conflict",
     "Dataset",
     "FairNeuron",
+    "FairNeuronClassifier",
     "FairNeuronError",
     "FairNeuronWarning",
     "Paper",

@@ -236,7 +236,7 @@ def test_an_unfinished_run_is_free_to_go_on(tmp_path: Path) -> None:
     require_free(tmp_path / "run")
     (tmp_path / "run" / "mine.txt").touch()
     assert not is_unfinished(tmp_path / "run")
-    with pytest.raises(OutputError, match="must not exist"):
+    with pytest.raises(OutputError, match="must be new"):
         require_free(tmp_path / "run")
 
 

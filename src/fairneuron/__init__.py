@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fairneuron.distributed import activation_paths_on_ray as activation_paths_on_ray
     from fairneuron.errors import FairNeuronError as FairNeuronError
     from fairneuron.errors import FairNeuronWarning as FairNeuronWarning
+    from fairneuron.estimator import FairNeuronClassifier as FairNeuronClassifier
     from fairneuron.models import Predictor as Predictor
     from fairneuron.path_neurons import PathNeurons as PathNeurons
     from fairneuron.path_neurons import path_neurons as path_neurons
@@ -52,6 +53,7 @@ _HOME = {
     "Conflict": "recipes",
     "Dataset": "data.dataset",
     "FairNeuron": "repair",
+    "FairNeuronClassifier": "estimator",
     "FairNeuronError": "errors",
     "FairNeuronWarning": "errors",
     "Paper": "recipes",

@@ -26,6 +26,8 @@ from fairneuron.commands.common import (
 )
 from fairneuron.commands.compare import compare
 from fairneuron.commands.data import data_app
+from fairneuron.commands.gating import Annotations, Gate, GateLimits, JUnit, violated
+from fairneuron.commands.pages import AuditReport, ReplaceReport, ReportFile
 from fairneuron.commands.reproduce import reproduce
 from fairneuron.commands.search import search
 from fairneuron.data.tables import require_file
@@ -224,9 +226,19 @@ def audit(
             rich_help_panel="Model",
         ),
     ] = None,
+    limit: GateLimits = None,
+    junit: JUnit = None,
+    annotations: Annotations = False,
+    report: ReportFile = None,
+    overwrite: ReplaceReport = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how unequally a network, or given predictions, treat groups."""
+    """Measure how unequally a network, or given predictions, treat groups.
+
+    With --limit the exit code is 1 if a limit is violated or its metric undefined.
+    """
+    gate = Gate.asked(limit, junit, annotations=annotations)
+    page = AuditReport.asked(report, overwrite=overwrite)
     part = part or ("test" if predictions is None else "all")
     index = part_of(part)
     if predictions is None:
@@ -264,12 +276,21 @@ def audit(
             model = load_model(subject, parts, progress)
             data = part_at(parts, index)
             result = run_audit(model, data, threshold=subject.threshold, seed=subject.seed)
+    title = f"{subject.data.name}, {'all rows' if part == 'all' else f'{part} part'}"
+    found = result.to_dict()
+    held = gate.compare(found, title, as_json=as_json)
+    limits = [one.to_dict() for one in held]
+    page.write(subject, data, found, part=part, predictions=predictions, limits=limits)
     if as_json:
         described = data.describe() | {"part": part}
-        print_json({"data": described, "seed": subject.seed, **result.to_dict()})
+        compared = {"limits": limits} if held else {}
+        print_json({"data": described, "seed": subject.seed, **found, **compared})
     else:
-        rows = "all rows" if part == "all" else f"{part} part"
-        print_audit(result.to_dict(), f"{subject.data.name}, {rows}")
+        print_audit(found, title)
+        for one in violated(held):
+            to_stdout(f"violated: {one.reason}")
+    if violated(held):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -47,6 +47,8 @@ class PathSummary:
             = 1 among them.
         gamma: Of the slicing.
         theta: Of the clustering.
+        frequencies: How many samples share a path, and how many paths are shared by so many; the
+            most frequent first.
     """
 
     samples: int
@@ -57,6 +59,7 @@ class PathSummary:
     makeup: tuple[dict[str, Any], ...]
     gamma: float
     theta: float
+    frequencies: tuple[tuple[int, int], ...] = ()
 
     @property
     def biased_share(self) -> float:
@@ -95,6 +98,7 @@ def summarise_paths(paths: Paths, data: Dataset, theta: float) -> PathSummary:
                 "benign_positive": int((inside & ~rare & favoured).sum()),
             }
         )
+    sizes, many = np.unique(paths.counts, return_counts=True)
     return PathSummary(
         samples=len(paths.path_of),
         paths=len(paths),
@@ -104,4 +108,5 @@ def summarise_paths(paths: Paths, data: Dataset, theta: float) -> PathSummary:
         makeup=tuple(makeup),
         gamma=paths.gamma,
         theta=theta,
+        frequencies=tuple((int(n), int(k)) for n, k in zip(sizes[::-1], many[::-1], strict=True)),
     )

@@ -228,6 +228,7 @@ class ConflictExplanation:
             share that was tried.
         hidden: Number of hidden neurons.
         retrained: Number of those that were retrained.
+        layers: The number of hidden neurons of each layer, in order.
         gap: Score gap of the original model on the training data.
         gap_without: The same with the chosen neurons held at their mean activation.
         gap_without_random: The same with as many random hidden neurons held instead, the mean of 10
@@ -238,6 +239,7 @@ class ConflictExplanation:
     neurons: tuple[Neuron, ...]
     hidden: int
     retrained: int
+    layers: dict[str, int]
     gap: float
     gap_without: float
     gap_without_random: float
@@ -319,6 +321,7 @@ def explain_conflict(
         neurons=tuple(neurons),
         hidden=len(everyone),
         retrained=len(neurons) if retrained is None else retrained,
+        layers={name: len(graph.weight(layer)) for name, layer in graph.neurons.items()},
         gap=_gap_without(graph, data, [], criteria, means),
         gap_without=_gap_without(
             graph, data, [(n.layer, n.unit) for n in neurons], criteria, means

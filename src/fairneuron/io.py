@@ -20,6 +20,7 @@ from fairneuron.errors import OptionError, OutputError
 
 MANIFEST = "manifest.json"
 _KIND = "fairneuron run"
+_MOVED = {"new", "old"}  # in a folder of `_beside`
 _LONGEST = 200  # bytes of a name: file systems take 255, and ours get a prefix
 
 
@@ -40,7 +41,7 @@ def require_free(folder: Path, *, overwrite: bool = False) -> None:
     if os.path.lexists(folder) and not (overwrite and ours) and not is_unfinished(folder):
         raise OutputError(
             "output-exists",
-            "The output folder must not exist yet",
+            "The output folder must be new or empty",
             got=str(folder),
             cure="Choose another name"
             + (
@@ -235,6 +236,19 @@ def _swap(folder: Path, new: Path, old: Path) -> None:
         raise
 
 
+def remove_leftovers(target: Path) -> None:
+    """Removes what writers that were killed left beside a target, and in it if it is a folder.
+
+    Only while nobody else writes there.
+    """
+    places = (target.parent, f".{target.name}-*"), (target, ".*-*")
+    for folder, names in places:
+        for path in folder.glob(names) if folder.is_dir() else ():
+            ours = re.search(r"-[a-z0-9_]{8}$", path.name) and path.is_dir()
+            if ours and not path.is_symlink() and {p.name for p in path.iterdir()} <= _MOVED:
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def _exchanged(one: Path, other: Path) -> bool:
     """Whether two folders have changed places: Linux can do that in one step."""
     try:
@@ -246,8 +260,9 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether it is a folder, not a link to one, with the state of a run and nothing else."""
-    return state.FILE in (names := _regular_files(folder)) and names <= state.FILES
+    """Whether it is a folder, not a link to one, with nothing, or the state of a run, in it."""
+    names = _regular_files(folder)
+    return names is not None and names <= state.FILES
 
 
 def _is_run_folder(folder: Path) -> bool:
@@ -257,18 +272,18 @@ def _is_run_folder(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     names = _regular_files(folder)
-    return bool(names) and names <= {MANIFEST, *sums, *state.FILES}
+    return names is not None and names <= {MANIFEST, *sums, *state.FILES}
 
 
-def _regular_files(folder: Path) -> set[str]:
-    """The names of its files; none if it is no folder, or holds anything else."""
+def _regular_files(folder: Path) -> set[str] | None:
+    """The names of its files; None if it is no folder, or a link, or holds anything else."""
     try:
-        paths = [] if folder.is_symlink() else [*folder.iterdir()]
-        if all(stat.S_ISREG(path.lstat().st_mode) for path in paths):
-            return {path.name for path in paths}
-    except OSError:
-        pass
-    return set()
+        paths = None if folder.is_symlink() else [*folder.iterdir()]
+        if paths is None or not all(stat.S_ISREG(path.lstat().st_mode) for path in paths):
+            return None
+    except (OSError, ValueError):
+        return None
+    return {path.name for path in paths}
 
 
 def _manifest(folder: Path) -> dict[str, str]:

@@ -32,6 +32,7 @@ from fairneuron.loading import (
     sums,
 )
 from fairneuron.repair import FairNeuron, Repair
+from fairneuron.report.html import repair_page
 from fairneuron.report.markdown import report
 from fairneuron.resuming import kept_in
 from fairneuron.state import State
@@ -130,7 +131,7 @@ class Run:
         }
 
     def write(self, folder: Path, *, overwrite: bool = False) -> None:
-        """Writes the run folder atomically: weights, result, report, timings, manifest."""
+        """Writes the run folder atomically: weights, result, reports, timings, manifest."""
         result = self.to_dict()
         front = {str(number): proof.to_dict() for number, proof in self.proofs.items()}
         files = {
@@ -141,6 +142,7 @@ class Run:
             "front.json": to_json(front),
             "result.json": to_json(result),
             "report.md": report(result).encode(),
+            "report.html": repair_page(result),
             "timings.json": to_json(self.seconds),
         }
         write_folder(folder, files, overwrite=overwrite)
@@ -272,7 +274,7 @@ def _about(
     recipe = mitigator.recipe
     further = {k: options[k] for k in ("class_weight", "time_budget") if options.get(k) is not None}
     return {
-        "data": _described(subject, test, files),
+        "data": described(subject, test, files, part="test"),
         "configuration": {
             **_plain(subject.data),
             **_plain(subject.model),
@@ -283,33 +285,45 @@ def _about(
             "limit": mitigator.limit,
             **further,
         },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("fairneuron", "torch", "numpy", "scikit-learn")},
-        },
+        "versions": used_versions(),
     }
 
 
-def _described(subject: Subject, test: Dataset, files: Mapping[str, str]) -> dict[str, Any]:
-    """The data: the test part, and where they are from."""
+def used_versions() -> dict[str, str]:
+    """What results are made with."""
+    names = ("fairneuron", "torch", "numpy", "scikit-learn")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def described(
+    subject: Subject, data: Dataset, files: Mapping[str, str], *, part: str
+) -> dict[str, Any]:
+    """A part of the data as plain values, and where it is from; no row of it.
+
+    Args:
+        subject: What it is of.
+        data: The part.
+        files: The sha256 sums of the user's files, by name.
+        part: What to call it.
+    """
     choice = subject.data
     if choice.kind == "builtin":
         means = SOURCES[choice.name].positive_means
     else:
-        means = f"{choice.target or 'y'} is {test.positive}"
-    described = test.describe() | {"part": "test", "positive_means": means}
+        means = f"{choice.target or 'y'} is {data.positive}"
+    found = data.describe() | {"part": part, "positive_means": means}
     if choice.kind != "builtin":
-        described["sha256"] = dict(files)
-    schema = test.schema
+        found["sha256"] = dict(files)
+    schema = data.schema
     if choice.encode is not None:
-        described["encoded"] = {"by": choice.encode, "features": list(test.feature_names)}
+        found["encoded"] = {"by": choice.encode, "features": list(data.feature_names)}
     if schema is not None:
-        described["inputs"] = [
+        found["inputs"] = [
             {"column": c.name, "type": c.type, "categories": len(c.categories)}
             for c in schema.inputs
         ]
-        described["unused"] = [{"column": n, "why": why} for n, why in schema.unused]
-    return described
+        found["unused"] = [{"column": n, "why": why} for n, why in schema.unused]
+    return found
 
 
 def _proof(

@@ -148,6 +148,7 @@ class Saved:
         Raises:
             OptionError: For other metrics.
         """
+        from fairneuron.report.html import repair_page
         from fairneuron.report.markdown import report
         from fairneuron.trials import Trial, choose
         from fairneuron.verdict import Verdict
@@ -189,6 +190,7 @@ class Saved:
                 "front.json": to_json(front),
                 "result.json": to_json(result),
                 "report.md": report(result).encode(),
+                "report.html": repair_page(result),
             }
         write_folder(self.folder, files, overwrite=True)
         return result

@@ -21,7 +21,8 @@ from typing import Any
 from fairneuron.errors import OptionError, OutputError, printable, warn
 
 FILE = "state.sqlite"
-FILES = frozenset({FILE, f"{FILE}-journal"})
+JOURNAL = f"{FILE}-journal"
+FILES = frozenset({FILE, JOURNAL})
 COMMANDS = ("repair", "compare", "reproduce")
 ASKED = ("--model", "--encode", "--on")
 """Options that are given again: a file never says what is imported, or which machines get data."""
@@ -82,7 +83,8 @@ class State:
             kept = any(not name.startswith(_OF) for name in self.names())
             self._database.close()
             if self._done or not kept:
-                (self.folder / FILE).unlink(missing_ok=True)
+                for name in (JOURNAL, FILE):
+                    (self.folder / name).unlink(missing_ok=True)
         self._database.close()
         self._leave_nothing()
 

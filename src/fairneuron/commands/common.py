@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from fairneuron.errors import FairNeuronError
+from fairneuron.io import remove_leftovers
 from fairneuron.report.terminal import columns_line, progress_shown, to_stderr
 from fairneuron.state import FILE, State, without_option
 from fairneuron.subject import Subject
@@ -52,6 +53,7 @@ def resumable(out: Path, *, anew: bool = False) -> Iterator[State]:
     """
     try:
         with State(out, without_option("--out", command_words()), anew=anew) as state:
+            remove_leftovers(out)
             yield state
     except KeyboardInterrupt:
         kept = (out / FILE).exists()

@@ -86,6 +86,7 @@ class _Actors:
         self.waiting = deque(_Task(job) for job in jobs)
         self.listener = Listener(done)
         self.actor = ray.remote(_Worker).options(num_cpus=_TAKES["CPU"], max_restarts=0)
+        self.made: list[Any] = []
         self.idle: list[Any] = []
         self.running: dict[Any, tuple[Any, _Task]] = {}  # by what comes next
 
@@ -98,7 +99,7 @@ class _Actors:
 
     def stop(self) -> None:
         """No actor is left."""
-        for actor in (*self.idle, *(actor for actor, _ in self.running.values())):
+        for actor in self.made:
             self._end(actor)
 
     def _start(self) -> None:
@@ -106,10 +107,14 @@ class _Actors:
         while self.waiting and len(self.running) < self._room():
             task = self.waiting.popleft()
             sent = task.parcel()
-            actor = self.idle.pop() if self.idle else self.actor.remote()
+            actor = self.idle.pop() if self.idle else self._made()
             self.running[actor.next.remote(sent)] = actor, task
         while self.idle and not self.waiting:
             self._end(self.idle.pop())
+
+    def _made(self) -> Any:
+        self.made.append(self.actor.remote())
+        return self.made[-1]
 
     def _end(self, actor: Any) -> None:
         with suppress(Exception):  # it is gone, or Ray is

@@ -379,17 +379,18 @@ class Dataset:
                     )
         return self._parts(part, scale=scale)
 
-    def with_validation(self, part: Ints, *, seed: int = 0) -> Ints:
-        """A split in which an eighth of the training rows, stratified, is for validation.
+    def with_validation(self, part: Ints, *, seed: int = 0, fraction: float = 1 / 8) -> Ints:
+        """A split in which a fraction of the training rows, stratified, is for validation.
 
         Args:
             part: ``(n,)`` 0 for training, 2 for test.
             seed: Another seed, other rows.
+            fraction: In [0, 1).
         """
         order = self._by_cell(seed)
         order = order[part[order] == 0]
         changed = part.copy()
-        changed[order[_every(len(order), 1 / 8)]] = 1
+        changed[order[_every(len(order), fraction)]] = 1
         return changed
 
     def _by_cell(self, seed: int) -> Ints:

@@ -274,7 +274,8 @@ _OPTIONS = {  # of a configuration, in the order of the command line
 }
 
 
-def _reproduce(result: dict[str, Any]) -> str:
+def command_of(result: dict[str, Any]) -> str:
+    """The command that gives the result again, for a shell."""
     c = result["configuration"]
     words = ["fairneuron", "repair"]
     for key, option in _OPTIONS.items():
@@ -306,8 +307,12 @@ def _reproduce(result: dict[str, Any]) -> str:
     if "time_budget" in c:
         words += ["--time-budget", repr(c["time_budget"])]
     words += ["--seed", str(c["seed"]), "--out", "DIR"]
+    return " ".join(map(shell_word, words))
+
+
+def _reproduce(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    command = " ".join(map(_word, words))
+    command = command_of(result)
     fence = max(("```", *(f"{ticks}`" for ticks in re.findall("`{3,}", command))), key=len)
     return f"{fence}\n{command}\n{fence}\n\nWith {_escape(versions)}."
 
@@ -338,7 +343,7 @@ def _escape(text: str) -> str:
     return re.sub(special, r"\\\1", text) if text != "---" else text
 
 
-def _word(text: str) -> str:
+def shell_word(text: str) -> str:
     """A word of a command, for a shell; bash and zsh read what is not printable in $'…'."""
     if text.isprintable():
         return shlex.quote(text)

@@ -119,7 +119,7 @@ def ray_at(address: str) -> Iterator[Any]:
             raise _missing() from error
         if address != "ray":
             try:
-                stack.enter_context(ray.init(address, **_SILENT))
+                stack.enter_context(_connected(ray, address))
             except ImportError as error:
                 raise _missing("its client") from error
             except (ConnectionError, RuntimeError, ValueError) as error:
@@ -135,6 +135,14 @@ def ray_at(address: str) -> Iterator[Any]:
             ray.init("local", include_dashboard=False, runtime_env=_interpreter(), **_SILENT)
         with nullcontext() if address == "ray" else _answering(address):
             yield ray
+
+
+def _connected(ray: Any, address: str) -> Any:
+    """The connection to a cluster; asks twice, as its server now and then fails to start a part."""
+    try:
+        return ray.init(address, **_SILENT)
+    except ConnectionAbortedError:
+        return ray.init(address, **_SILENT)
 
 
 @contextmanager

@@ -1,0 +1,723 @@
+"""HTML reports of repairs and audits, from the plain values of ``result.json`` and of audits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from fairneuron.markup import FEW, Html, el, table
+from fairneuron.metrics.definitions import METRICS, wilson
+from fairneuron.report import figures
+from fairneuron.report.figures import Mark, Row
+from fairneuron.report.markdown import SHOWN, command_of
+from fairneuron.report.page import (
+    bullets,
+    document,
+    facts,
+    figure,
+    note,
+    paragraph,
+    section,
+    verbatim,
+)
+from fairneuron.verdict import EQUALISED
+
+Values = dict[str, Any]
+MEANS = {
+    "dp": "the largest difference of two groups' shares of people who are predicted y = 1",
+    "dpr": "the lowest of the groups' shares of people who are predicted y = 1, divided by the "
+    "highest; 1 is equality",
+    "eo": "the largest difference of two groups' shares of people who are predicted y = 1, among "
+    "those who have y = 1 (true positive rates)",
+    "eodds": "the larger one of two differences of shares of people who are predicted y = 1: the "
+    "largest among those who have y = 1, and the largest among those who have not (true positive "
+    "and false positive rates)",
+}
+"""The metrics that can be limited, in words."""
+RATES = {
+    "selection_rate": "selection rate",
+    "tpr": "true positive rate",
+    "fpr": "false positive rate",
+    "accuracy": "accuracy",
+}
+SAYS_RATE = {
+    "selection_rate": "share of people who are predicted y = 1",
+    "tpr": "share of people who are predicted y = 1, among those who have y = 1",
+    "fpr": "share of people who are predicted y = 1, among those who have not y = 1",
+    "accuracy": "share of people who are predicted right",
+}
+_GAPS = ("dp", "eo", "eodds", "abcc")
+_SMALL = 100
+READING = (
+    "Intervals are 95 % intervals. Noise floor: the gap that a model which treats all groups alike "
+    "would show on average on so few samples. A gap below it is no finding; one a little above it "
+    "may be none either."
+)
+_HEADLINES = {
+    "improved": "The gap became reliably smaller and is within the limit",
+    "limit not met": "The gap became reliably smaller, but is not within the limit",
+    "no reliable improvement": "No reliable improvement was found",
+}
+
+
+def repair_page(result: Values) -> bytes:
+    """The page of a repair; ``result`` is what ``Run.to_dict`` gives."""
+    test = result["verdicts"]["test"]
+    return document(
+        f"Repair of a model on {result['data']['name']}: {test['outcome']}",
+        [el("p", lead(result), class_="lead"), facts(_glance(result))],
+        [
+            section("Before and after", *_before_and_after(result)),
+            section("Candidates and the choice", *_candidates(result)),
+            section("What carries the gap", *_carriers(result["explanation"])),
+            section("What else changed", *_changes(result)),
+            section("Read this with care", bullets(_caveats(result))),
+            section("How to reproduce", *_reproduce(result)),
+        ],
+    )
+
+
+def lead(result: Values) -> str:
+    """What was found, under which definition, on which data, in one sentence."""
+    data, test = result["data"], result["verdicts"]["test"]
+    limited = {name: c for name, c in test["changes"].items() if "limit" in c}
+    went = "; ".join(_went(name, change) for name, change in limited.items())
+    kept = "; no candidate was better on validation data, so the original is kept"
+    return (
+        f"{_HEADLINES[test['outcome']]}: on test data of {data['name']} (n = {test['n']:,}, groups "
+        f"by {_and(data['sensitive'])}), {went}{kept if result['chosen'] == 0 else ''}."
+    )
+
+
+def _went(name: str, change: Values) -> str:
+    metric = METRICS[name]
+    if change["gain"] is None:
+        return f"the {metric.title} is undefined before or after"
+    moved = round(change["after"], 3) - round(change["before"], 3)
+    went = (
+        f"{'fell' if moved < 0 else 'rose'} from {change['before']:.3f} to {change['after']:.3f}"
+        if moved
+        else f"stayed at {change['after']:.3f}"
+    )
+    bounds = ""
+    if change["interval"] is not None:
+        low, high = change["interval"]
+        low, high = (low, high) if metric.best else (-high, -low)
+        bounds = f" (95 % interval of the change: {_signed(low)} to {_signed(high)})"
+    sign = "at least" if metric.best else "at most"
+    return (
+        f"the {metric.title} {went}{bounds}, "
+        f"where {sign} {change['limit']:g} was wanted"
+    )
+
+
+def _glance(result: Values) -> Iterator[tuple[str, object]]:
+    data, test = result["data"], result["verdicts"]["test"]
+    for name in result["configuration"]["limit"]:
+        yield "Definition", f"{_title(name)}: {MEANS[name]}."
+    yield "y = 1", f"{data['positive_means']}."
+    yield "Groups", _sizes(result["before"]["groups"])
+    accuracy = test["changes"]["accuracy"]
+    yield "Accuracy", f"{_number(accuracy['before'])} before, {_number(accuracy['after'])} after."
+    yield "In full", test["sentence"]
+    yield "Choice", _chosen(result)
+
+
+def _chosen(result: Values) -> str:
+    trial = result["trials"][result["chosen"]]
+    if trial["number"] == 0:
+        return "The original model is kept; test data played no part in that."
+    return (
+        f"Candidate {trial['number']} of {len(result['trials']) - 1} ({_settings(trial)}), by "
+        "validation and training data; test data played no part in that."
+    )
+
+
+def _sizes(groups: Sequence[Values]) -> str:
+    named = [f"{g['group']} (n = {g['n']:,})" for g in groups[:12]]
+    more = [f"{len(groups) - 12} more"] if len(groups) > 12 else []
+    return f"{', '.join([*named, *more])}."
+
+
+def _before_and_after(result: Values) -> Iterator[Html]:
+    before, after = result["before"], result["after"]
+    limit = result["configuration"]["limit"]
+    rows = [
+        (
+            METRICS[name].title,
+            *(_with_interval(audited, name) for audited in (before, after)),
+            _floor(before, name),
+            _limit(limit, name),
+        )
+        for name in (*SHOWN, *(n for n in limit if n not in SHOWN))
+    ]
+    head = ("metric", "before", "after", "noise floor", "limit")
+    yield table(f"Metrics on test data, n = {before['n']:,}", head, rows)
+    yield note(READING)
+    both = {"before": before, "after": after}
+    yield from _gap_figures(both, limit)
+    yield el("h3", "By group")
+    rates = list(dict.fromkeys(rate for name in limit for rate in EQUALISED[name]))
+    changes = _changes_by(result)
+    for rate in dict.fromkeys((*rates, *RATES)):
+        yield _rate_table(before, after, rate, changes)
+        if rate in rates:
+            yield _rate_figure(both, rate)
+    yield from _by_column(both)
+
+
+def _gap_figures(audits: Mapping[str, Values], limit: Mapping[str, float]) -> Iterator[Html]:
+    """Differences in one plot, ratios with a limit in another one."""
+    first = next(iter(audits.values()))
+    names = [name for name in _GAPS if first["metrics"][name] is not None]
+    for shown, axis in ((names, "gap (0 is equality)"), (["dpr"], "ratio (1 is equality)")):
+        if axis.startswith("ratio") and "dpr" not in limit:
+            continue
+        rows = [
+            Row(
+                METRICS[name].title,
+                [Mark(k, a["metrics"][name], a["intervals"][name]) for k, a in audits.items()],
+                first["noise_floor"].get(name),
+                limit.get(name),
+            )
+            for name in shown
+        ]
+        if rows:
+            caption = f"Gaps between the groups: {' and '.join(audits)}"
+            yield figure(
+                figures.interval_plot(caption, _said(rows), rows, axis),
+                f"{caption}, with 95 % intervals.",
+            )
+
+
+def _rate_figure(audits: Mapping[str, Values], rate: str) -> Html:
+    first = next(iter(audits.values()))
+    rows = [
+        Row(
+            f"{group['group']} (n = {_base(group, rate):,})",
+            [
+                Mark(kind, audited["groups"][g][rate], _bounds(audited["groups"][g], rate))
+                for kind, audited in audits.items()
+            ],
+        )
+        for g, group in enumerate(first["groups"])
+        if group["n"]
+    ]
+    caption = f"{RATES[rate].capitalize()} by group: {SAYS_RATE[rate]}"
+    left = len(rows) - figures.ROWS
+    more = f" {left} more groups stand in the table alone." if left > 0 else ""
+    drawn = figures.interval_plot(caption, _said(rows[: figures.ROWS]), rows, RATES[rate])
+    return figure(drawn, f"{caption}, with 95 % intervals.{more}")
+
+
+def _said(rows: Iterable[Row]) -> str:
+    """The values of a plot in words."""
+    each = (
+        f"{row.label}: " + ", ".join(f"{m.kind} {_number(m.value)}" for m in row.marks)
+        for row in rows
+    )
+    return f"{'; '.join(each)}."
+
+
+def _rate_table(before: Values, after: Values, rate: str, changes: Mapping[Any, Values]) -> Html:
+    rows = []
+    for old, new in zip(before["groups"], after["groups"], strict=True):
+        change = changes.get((old["group"], rate))
+        rows.append(
+            (
+                old["group"],
+                f"{_base(old, rate):,}",
+                *(_between(row[rate], _bounds(row, rate)) for row in (old, new)),
+                "not compared" if change is None else _changed(change),
+            )
+        )
+    caption = f"{RATES[rate].capitalize()}: {SAYS_RATE[rate]}"
+    return table(caption, ("group", "n", "before", "after", "change"), rows)
+
+
+def _changes_by(result: Values) -> dict[tuple[str, str], Values]:
+    return {(c["group"], c["rate"]): c for c in result["verdicts"]["test"]["groups"]}
+
+
+def _changed(change: Values) -> str:
+    if change["before"] is None or change["after"] is None:
+        return "undefined"
+    moved = _signed(change["after"] - change["before"])
+    if change["interval"] is None:
+        return moved
+    low, high = change["interval"]
+    reliable = ", reliable" if low > 0 or high < 0 else ""
+    return f"{moved} ({_signed(low)} to {_signed(high)}){reliable}"
+
+
+def _base(group: Values, rate: str) -> int:
+    """Of how many people a rate is."""
+    positive = group["positive"]
+    return int({"tpr": positive, "fpr": group["n"] - positive}.get(rate, group["n"]))
+
+
+def _bounds(group: Values, rate: str) -> list[float] | None:
+    """Wilson's interval of a rate, 95 %."""
+    n = _base(group, rate)
+    if group[rate] is None or not n:
+        return None
+    low, high = wilson(round(group[rate] * n), n)  # type: ignore[arg-type]  # numbers are arrays
+    return [float(low), float(high)]
+
+
+def _by_column(audits: Mapping[str, Values]) -> Iterator[Html]:
+    """The gaps of each column alone, where there are several."""
+    first = next(iter(audits.values()))
+    rows = []
+    for column in first.get("by_column", ()):
+        for name in ("dp", "dpr", "eo", "eodds"):
+            found = [a["by_column"].get(column) for a in audits.values()]
+            cells = ["" if one is None else _with_interval(one, name) for one in found]
+            floor = _floor(first["by_column"][column], name)
+            rows.append((f"{column}: {METRICS[name].title}", *cells, floor))
+    if rows:
+        yield el("h3", "By one column alone")
+        yield table(
+            "Gaps between the groups of one sensitive column, the others left aside",
+            ("column and metric", *audits, "noise floor"),
+            rows,
+        )
+
+
+def _candidates(result: Values) -> Iterator[Html]:
+    limit = result["configuration"]["limit"]
+    tried = len(result["trials"]) - 1
+    yield paragraph(
+        f"{tried} candidate{'s were' if tried != 1 else ' was'} made. {_chosen(result)} Within the "
+        "limit the most accurate one is chosen, else the one nearest to it; the gap that counts is "
+        "the larger one of those on validation and on training data."
+    )
+    for name in limit:
+        points = [p for trial in result["trials"] if (p := _point(result, trial, name)) is not None]
+        if points:
+            caption = f"Candidates: accuracy and {METRICS[name].title}"
+            plane = figures.Plane(
+                points,
+                limit[name],
+                bool(METRICS[name].best),
+                f"{METRICS[name].title}, the larger one of validation and training data"
+                if METRICS[name].best == 0
+                else f"{METRICS[name].title}, the lower one of validation and training data",
+                "accuracy, validation data",
+            )
+            says = "; ".join(f"{p.name}: {p.y:.3f} at {p.x:.3f}" for p in points)
+            yield figure(
+                figures.candidate_plot(caption, f"{says}.", plane),
+                f"{caption}. The line joins those that no other one beats in both.",
+            )
+    yield table(
+        "All candidates",
+        (
+            *("candidate", "validation accuracy"),
+            *(f"validation {name}" for name in limit),
+            *(f"training {name}" for name in limit),
+            "note",
+        ),
+        [_candidate(result, trial) for trial in result["trials"]],
+    )
+
+
+def _point(result: Values, trial: Values, name: str) -> figures.Point | None:
+    if trial["validation"] is None or trial["validation"][name] is None or trial["rejected"]:
+        return None
+    known = [trial["validation"][name], (trial["training"] or {}).get(name)]
+    counts = max((v for v in known if v is not None), key=METRICS[name].shortfall)
+    kind = (
+        "chosen"
+        if trial["number"] == result["chosen"]
+        else "original"
+        if trial["number"] == 0
+        else "front"
+        if trial["on_front"]
+        else "other"
+    )
+    named = f"candidate {trial['number']}" if trial["number"] else "the original"
+    return figures.Point(
+        counts, trial["validation"]["accuracy"], kind, f"{named} ({_settings(trial)})"
+    )
+
+
+def _candidate(result: Values, trial: Values) -> tuple[object, ...]:
+    limit = result["configuration"]["limit"]
+    metrics, training = trial["validation"] or {}, trial["training"] or {}
+    chosen = trial["number"] == result["chosen"]
+    return (
+        f"{trial['number']}: {_settings(trial)}",
+        *(_number(metrics.get(name)) for name in ("accuracy", *limit)),
+        *(_number(training.get(name)) for name in limit),
+        "chosen" if chosen else "front" if trial["on_front"] else trial["rejected"] or "",
+    )
+
+
+def _settings(trial: Values) -> str:
+    each = (f"{name.replace('_', ' ')} {value:g}" for name, value in trial["settings"].items())
+    return ", ".join(each) or "the original"
+
+
+def _carriers(found: Values) -> Iterator[Html]:
+    yield paragraph(found["sentence"])
+    yield from _neurons(found) if "neurons" in found else _paths(found)
+
+
+def _neurons(found: Values) -> Iterator[Html]:
+    by_layer: dict[str, list[int]] = {}
+    for neuron in found["neurons"]:
+        by_layer.setdefault(neuron["layer"], []).append(neuron["unit"])
+    if "layers" in found:
+        columns = [
+            figures.Column(name, size, by_layer.get(name, ()))
+            for name, size in found["layers"].items()
+        ]
+        where = ", ".join(f"{len(c.highlighted)} of {c.neurons} in layer {c.name}" for c in columns)
+        title = "The network, and the neurons that the gap pulls most"
+        yield figure(
+            figures.network_plot(title, f"Highlighted neurons: {where}.", columns),
+            "The hidden neurons, a dot each, by layer. Large dots with a name (layer.unit) are "
+            f"those with the most leverage on the gap: {where}.",
+        )
+    same = found["retrained"] == len(found["neurons"])
+    which = (
+        "Only the incoming weights of these neurons are retrained."
+        if same
+        else f"In what was chosen the incoming weights of {found['retrained']} neurons were "
+        "retrained; those shown have the most leverage."
+    )
+    yield note(
+        f"{which} Held at its mean, a neuron says nothing of a person any more. Pull: norm of the "
+        "gradient of the gap with respect to the incoming weights. Conflict: above 0, lowering "
+        "the gap and lowering the loss pull the neuron in opposite directions. Active: on what "
+        "share of the samples it is not 0."
+    )
+    rows = [
+        (
+            f"{n['layer']}.{n['unit']}",
+            f"{n['pull']:.4f}",
+            _signed(n["conflict"], 2),
+            f"{n['active']:.0%}",
+        )
+        for n in found["neurons"][:20]
+    ]
+    left = len(found["neurons"]) - len(rows)
+    yield table(
+        "Neurons with the most leverage on the gap", ("neuron", "pull", "conflict", "active"), rows
+    )
+    if left:
+        yield note(f"{left} more stand in result.json.")
+
+
+def _paths(found: Values) -> Iterator[Html]:
+    if found.get("frequencies"):
+        most = found["frequencies"][0][0]
+        title = "How many samples share an activation path"
+        says = (
+            f"{found['paths']:,} paths of {found['samples']:,} samples; the most frequent one has "
+            f"{most:,}; {found['alone']:,} have one sample alone."
+        )
+        rare = max(found["theta"] * most, 1)
+        yield figure(
+            figures.frequency_plot(title, says, found["frequencies"], rare),
+            f"{title}; both axes are logarithmic. {says}",
+        )
+    rows = [
+        (
+            g["group"],
+            f"{g['n']:,}",
+            f"{g['biased']:,}",
+            f"{g['benign']:,}",
+            _share(g["biased"], g["n"]),
+            _share(g["biased_positive"], g["biased"]),
+            _share(g["benign_positive"], g["benign"]),
+        )
+        for g in found["makeup"]
+    ]
+    yield table(
+        "Make-up of the two clusters, on training data",
+        (
+            *("group", "n", "biased samples", "benign samples", "share biased"),
+            *("y = 1 among biased", "y = 1 among benign"),
+        ),
+        rows,
+    )
+    yield note(
+        "Biased is the paper's word for a sample whose activation path is rare; it says nothing "
+        "of the person."
+    )
+
+
+def _changes(result: Values) -> Iterator[Html]:
+    test = result["verdicts"]["test"]
+    yield table(
+        f"Predictions that changed, on test data, n = {test['n']:,}",
+        ("group", "n", "changed to y = 1", "changed away from y = 1", "unchanged"),
+        [
+            (
+                flip["group"],
+                f"{flip['n']:,}",
+                _counted(flip["to_positive"], flip["n"]),
+                _counted(flip["from_positive"], flip["n"]),
+                f"{flip['n'] - flip['to_positive'] - flip['from_positive']:,}",
+            )
+            for flip in test["flips"]
+        ],
+    )
+    worse = [(METRICS[name].title, test["changes"][name]) for name in test["worse"]]
+    told = [
+        f"{title} got reliably worse: {_number(c['before'])} to {_number(c['after'])}."
+        for title, c in worse
+    ] or ["No metric without a limit got reliably worse."]
+    changes = _changes_by(result)
+    for key, says in (
+        ("levelled_down", "Levelled down: the {} fell, and reliably rose in no group; fell in {}."),
+        ("only_raised", "Only raised: the {} rose, and reliably fell in no group; rose in {}."),
+    ):
+        down = key == "levelled_down"
+        for rate in test[key]:
+            moved = [
+                f"{c['group']} ({_number(c['before'])} to {_number(c['after'])})"
+                for (_, of), c in changes.items()
+                if of == rate and c["interval"] and (c["interval"][1] < 0 if down else
+                                                     c["interval"][0] > 0)
+            ]
+            told.append(says.format(RATES[rate], ", ".join(moved)))
+        if not test[key]:
+            told.append(
+                "No levelling down: no gap shrank by falls alone."
+                if down
+                else "No gap shrank by rises alone."
+            )
+    lost = [f"{g} ({_changed(changes[g, 'accuracy'])})" for g in test["lost_accuracy"]]
+    told.append(
+        f"Accuracy reliably fell in {', '.join(lost)}."
+        if lost
+        else "Accuracy reliably fell in no group."
+    )
+    yield bullets(told)
+    yield note("Whether a rise or a fall is a loss to a group depends on what y = 1 means.")
+
+
+def caveats(audited: Sequence[Values]) -> list[str]:
+    """What to keep in mind of audits of the same groups: small groups, undefined metrics, rates."""
+    groups = audited[0]["groups"]
+    compared = [g for g in groups if g["compared"] and g["n"]]
+    small = [f"{g['group']} ({g['n']})" for g in compared if g["n"] < _SMALL]
+    aside = [g["group"] for g in groups if g["n"] and not g["compared"]]
+    empty = [g["group"] for g in groups if not g["n"]]
+    notes = [_conflict(compared)]
+    if small:
+        notes.append(
+            f"Groups of fewer than {_SMALL} samples: {_listed(small)}. Their rates are uncertain."
+        )
+    if empty:
+        notes.append(f"Groups without samples here: {_listed(empty)}.")
+    if aside:
+        notes.append(f"Shown, but not compared, since a value is unknown: {_listed(aside)}.")
+    undefined = {k: why for one in audited for k, why in one["undefined"].items()}
+    notes += [f"{_title(name)} is undefined: {why}." for name, why in undefined.items()]
+    notes.append(
+        "All figures are of samples such as these; they say nothing about data of another kind, "
+        "and nothing about whether the labels themselves are just."
+    )
+    return notes
+
+
+def _conflict(groups: Sequence[Values]) -> str:
+    """Why definitions cannot all hold, with the groups' shares of y = 1."""
+    shares = [f"{g['positive'] / g['n']:.3f} ({g['group']})" for g in groups]
+    if len({g["positive"] / g["n"] for g in groups}) == 1:
+        return "Definitions of fairness differ: shrinking one gap can widen another."
+    return (
+        f"Definitions of fairness conflict. The share of people with y = 1 is {_listed(shares)}. "
+        "Where these base rates differ, equal selection rates (demographic parity) and equal "
+        "error rates (equalised odds) cannot both hold, unless predictions do not depend on y at "
+        "all; and with equal selection rates and equal true positive rates (equal opportunity) "
+        "the false positive rates differ. Which definition fits is a decision about the use of "
+        "the model, which no measurement makes."
+    )
+
+
+def _caveats(result: Values) -> list[str]:
+    notes = [
+        "The repair reduces a measured gap under the stated definition, on data like these. A "
+        "smaller gap is no proof that people are treated as they should be."
+    ]
+    if result.get("stopped"):
+        notes.append(f"Not all was tried: {result['stopped']}.")
+    return notes + caveats([result["before"], result["after"]])
+
+
+def _reproduce(result: Values) -> Iterator[Html]:
+    yield paragraph("Run, where the files are as they were:")
+    yield verbatim(command_of(result))
+    yield from _origin(result)
+
+
+def _origin(result: Values) -> Iterator[Html]:
+    """Versions, sums and columns of the data."""
+    versions, data = result["versions"], result["data"]
+    yield paragraph(f"With {', '.join(f'{name} {number}' for name, number in versions.items())}.")
+    sums = data.get("sha256")
+    if sums:
+        rows = [(name, el("code", total)) for name, total in sums.items()]
+        yield table("SHA-256 sums of the data files", ("file", "SHA-256"), rows, words=True)
+    else:
+        yield paragraph(f"The data {data['name']} come with this version of fairneuron.")
+    if "encoded" in data:
+        made = data["encoded"]
+        many = len(made["features"])
+        yield paragraph(f"{many} inputs are made by {made['by']} of the other columns.")
+    if "inputs" in data:
+        rows = [
+            (
+                c["column"],
+                "number" if c["type"] == "number" else f"category ({c['categories']} values)",
+            )
+            for c in data["inputs"]
+        ]
+        rows += [(c["column"], f"no input: {c['why']}") for c in data["unused"]]
+        yield table("Columns", ("column", "read as"), rows, words=True)
+
+
+def audit_page(audited: Values) -> bytes:
+    """The page of an audit.
+
+    Args:
+        audited: What ``Audit.to_dict`` gives, with ``data`` (name, part, positive_means and where
+            they are from), ``model`` (what was audited, in words), ``command``, ``versions``.
+    """
+    data = audited["data"]
+    return document(
+        f"Audit of {audited['model']} on {data['name']}",
+        [
+            el("p", audit_sentence(audited, data["name"]), class_="lead"),
+            facts(
+                [
+                    ("Definition", f"{_title('dp')}: {MEANS['dp']}."),
+                    ("y = 1", f"{data['positive_means']}."),
+                    ("Data", f"{data['name']}, {_part(data['part'])}, n = {audited['n']:,}."),
+                    ("Groups", _sizes(audited["groups"])),
+                    ("Accuracy", f"{_with_interval(audited, 'accuracy')}."),
+                ]
+            ),
+        ],
+        [
+            section("What was measured", *_measured(audited)),
+            section("Read this with care", bullets(caveats([audited]))),
+            section(
+                "How to reproduce",
+                paragraph("Run, where the files are as they were:"),
+                verbatim(audited["command"]),
+                *_origin(audited),
+            ),
+        ],
+    )
+
+
+def audit_sentence(audited: Values, name: str | None = None) -> str:
+    """What an audit found for demographic parity, in one sentence."""
+    by, where = _and(audited["sensitive"]), "" if name is None else f" on {name}"
+    value, floor = audited["metrics"]["dp"], audited["noise_floor"].get("dp")
+    if value is None:
+        return f"The demographic parity difference between groups by {by} is undefined{where}."
+    bounds = audited["intervals"]["dp"]
+    inside = "" if bounds is None else f" (95 % interval {bounds[0]:.3f} to {bounds[1]:.3f})"
+    noise = (
+        ""
+        if floor is None
+        else f"; a model that treats all groups alike would show {floor:.3f} on average on so few "
+        f"samples{', so this is no finding' if value <= floor else ''}"
+    )
+    return (
+        f"The shares of people who are predicted y = 1 differ by up to {value:.3f}{inside} between "
+        f"groups by {by}{where} (demographic parity difference, n = {audited['n']:,}){noise}."
+    )
+
+
+def _part(part: str) -> str:
+    return "all rows" if part == "all" else f"{part} part"
+
+
+def metric_table(audited: Values) -> Html:
+    """The metrics of an audit with intervals and noise floors."""
+    names = [name for name in METRICS if name in audited["metrics"]]
+    rows = [(_title(n), _with_interval(audited, n), _floor(audited, n)) for n in names]
+    return table(f"Metrics, n = {audited['n']:,}", ("metric", "value", "noise floor"), rows)
+
+
+def _measured(audited: Values) -> Iterator[Html]:
+    yield metric_table(audited)
+    yield note(READING)
+    one = {"measured": audited}
+    yield from _gap_figures(one, {})
+    yield el("h3", "By group")
+    yield table(
+        "Rates of the groups, with 95 % intervals",
+        ("group", "n", "y = 1", *RATES.values()),
+        [
+            (
+                g["group"],
+                f"{g['n']:,}",
+                f"{g['positive']:,}",
+                *(_between(g[rate], _bounds(g, rate)) for rate in RATES),
+            )
+            for g in audited["groups"]
+        ],
+    )
+    yield bullets(f"{name.capitalize()}: {SAYS_RATE[rate]}." for rate, name in RATES.items())
+    for rate in ("selection_rate", "tpr", "fpr"):
+        yield _rate_figure(one, rate)
+    yield from _by_column(one)
+
+
+def _title(name: str) -> str:
+    title = METRICS[name].title
+    return title[0].upper() + title[1:]
+
+
+def _with_interval(audited: Values, name: str) -> str:
+    return _between(audited["metrics"][name], audited["intervals"].get(name))
+
+
+def _between(value: float | None, bounds: Sequence[float] | None) -> str:
+    inside = "" if bounds is None else f" ({bounds[0]:.3f} to {bounds[1]:.3f})"
+    return f"{_number(value)}{inside}"
+
+
+def _floor(audited: Values, name: str) -> str:
+    floors = audited["noise_floor"]
+    return _number(floors[name]) if name in floors else ""
+
+
+def _limit(limit: Mapping[str, float], name: str) -> str:
+    if name not in limit:
+        return ""
+    return f"{'at least' if METRICS[name].best else 'at most'} {limit[name]:g}"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _signed(value: float, digits: int = 3) -> str:
+    return f"{round(value, digits) + 0:+.{digits}f}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else ""
+
+
+def _counted(part: int, whole: int) -> str:
+    return f"{part:,} ({part / whole:.1%})" if whole else f"{part:,}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = [f"{len(words) - FEW} more"] if len(words) > FEW else []
+    return ", ".join([*words[:FEW], *more])
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(words)
