@@ -145,9 +145,10 @@ def read(parameter: Parameter) -> str | None:
     return parameter.name if path and parameter.name != "out" else None
 
 
-def test_promises_have_their_tests() -> None:
-    """Every test that SECURITY.md names is there."""
-    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["SECURITY.md", "docs/guarantees.md"])
+def test_promises_have_their_tests(page: str) -> None:
+    """Every test that a page of promises names is there."""
+    text = (ROOT / page).read_text(encoding="utf-8")
     named = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
     assert len(named) > 15
     for path, name in named:

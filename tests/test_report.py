@@ -19,9 +19,10 @@ from fairneuron.audit import audit
 from fairneuron.data.dataset import Dataset
 from fairneuron.io import to_json
 from fairneuron.metrics.definitions import METRICS
+from fairneuron.repair import FairNeuron
 from fairneuron.report.markdown import SHOWN, report
 from fairneuron.report.terminal import print_audit, print_paths, print_repair, to_stderr
-from fairneuron.runs import Proof, Run
+from fairneuron.runs import Proof, Run, about_of
 from fairneuron.subject import DataChoice, Subject
 
 HOSTILE = (
@@ -80,14 +81,15 @@ def result_of(data: Dataset, *, recipe: str = "conflict") -> dict[str, Any]:
         validation=found.verdict,
         test=fn.judge(model, found.model, test, {"dp": 0.05}, on="test"),
     )
+    subject = Subject(DataChoice("credit"))  # what the data are said to be
     run = Run(
-        subject=Subject(DataChoice("credit")),  # what the data are said to be
+        subject=subject,
         original=model,
         repair=found,
         before=audit(model, test),
         proofs={found.chosen.number: proof},
         parts=(train, valid, test),
-        options={},
+        about=about_of(subject, test, {}, FairNeuron(settings, limit={"dp": 0.05}), {}),
         seconds={},
     )
     result: dict[str, Any] = json.loads(to_json(run.to_dict()))
@@ -428,6 +430,19 @@ def test_original_that_is_kept(tame: dict[str, Any]) -> None:
     result = tame | {"chosen": 0}
     assert "No candidate beat the original on validation data, so it is kept." in report(result)
     assert table(report(result), "")[0][5] == "chosen"
+
+
+def test_why_candidates_could_not_be_chosen(tame: dict[str, Any]) -> None:
+    """It says how many and why; if all diverged, that and what can help."""
+    first, *others = tame["trials"]
+    some = [
+        other | {"rejected": why} for other, why in zip(others, ["diverged", None], strict=False)
+    ]
+    result = tame | {"chosen": 0, "trials": [first, *some]}
+    assert "Not to be chosen: 1 diverged." in report(result)
+    every = [other | {"rejected": "diverged"} for other in others]
+    result = tame | {"chosen": 0, "trials": [first, *every]}
+    assert f"All candidates ({len(every)}) diverged" in report(result)
 
 
 def test_rejected_candidates_have_their_reason(tame: dict[str, Any]) -> None:
