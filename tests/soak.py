@@ -23,6 +23,7 @@ from typing import Any
 
 from tests import fuzzing
 from tests.kills import COMMANDS
+from tests.test_hostile import HARMLESS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "guarantees.md"
@@ -39,14 +40,18 @@ def main() -> int:
     given, others = parser.parse_known_args()
     if others:
         return fuzzing.main()
-    rows = [
-        *killed("at every boundary of its writing", "boundaries"),
-        *killed("at random instants", "random", str(given.kills), str(given.seed)),
-        hostile(),
-        *fuzzed(given.minutes),
-    ]
-    table = "\n".join(["| what | how often | what went wrong |", "| --- | --- | --- |", *rows])
-    sys.stdout.write(f"{table}\n")
+    lines = ["| what | how often | what went wrong |", "| --- | --- | --- |"]
+    for step in (
+        lambda: killed("at every boundary of its writing", "boundaries"),
+        lambda: killed("at random instants", "random", str(given.kills), str(given.seed)),
+        lambda: [hostile()],
+        lambda: fuzzed(given.minutes),
+    ):
+        rows = step()
+        sys.stdout.write("\n".join([*rows, ""]))
+        sys.stdout.flush()
+        lines += rows
+    table = "\n".join(lines)
     if given.write:
         write(table)
     return 0
@@ -68,7 +73,7 @@ def hostile() -> str:
     """The row of files that want to run code, fill the memory or mislead a reader."""
     found = run("tests.hostile")
     tried = found["found"]
-    seen = [one for one in tried if one[5]]
+    seen = [one for one in tried if one[5] and (one[0], one[1]) not in HARMLESS]
     if seen or found["left"]:
         raise SystemExit(f"ran or left something: {seen[:3]}, {found['left']}")
     files, readers = len({one[0] for one in tried}), len({one[1] for one in tried})

@@ -31,6 +31,7 @@ RUN_FILES = {
     "original.safetensors",
     "repaired.safetensors",
     "result.json",
+    "report.html",
     "report.md",
     "timings.json",
     "manifest.json",

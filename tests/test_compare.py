@@ -823,7 +823,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[fn.Comparison, Pa
 def test_the_folder(written: tuple[fn.Comparison, Path]) -> None:
     """Records, page, figures and plots; written again, the files are the same."""
     found, folder = written
-    names = {"records.jsonl", "comparison.md", "comparison.json", "front-dp.svg", "front-eo.svg"}
+    names = {
+        *("records.jsonl", "comparison.md", "comparison.json", "report.html"),
+        *("front-dp.svg", "front-eo.svg"),
+    }
     assert {path.name for path in folder.iterdir()} == names
     before = {name: (folder / name).read_bytes() for name in names}
     found.write(folder)

@@ -31,7 +31,7 @@ def test_the_two_commands_exist_and_can_be_run() -> None:
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """As printed in the README, and says what the text around it says."""
-    (example,) = [block for kind, block in BLOCKS if kind == "python"]
+    example, _ = [block for kind, block in BLOCKS if kind == "python"]
     names: dict = {}
     exec(compile(example, "README.md", "exec"), names)  # noqa: S102  # our own file
     assert names["after"].metrics["dp"] < names["before"].metrics["dp"]
@@ -39,6 +39,20 @@ def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "hidden neurons" in said
     assert "on test data" in said
+
+
+def test_the_scikit_learn_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """As printed in the README; its figures are about those beside it."""
+    _, example = [block for kind, block in BLOCKS if kind == "python"]
+    exec(compile(example, "README.md", "exec"), {})  # noqa: S102  # our own file
+    figure = r"(0\.\d+)"
+    said = re.search(f"accuracy {figure}, DP {figure}", capsys.readouterr().out)
+    printed = re.search(f"# {figure}, {figure}; without groups {figure}, {figure}", example)
+    assert said is not None
+    assert printed is not None
+    accuracy, gap = map(float, said.groups())
+    assert abs(accuracy - float(printed[1])) < 0.02
+    assert abs(gap - float(printed[2])) < 0.05
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "census" not in c])

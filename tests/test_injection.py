@@ -18,6 +18,7 @@ import pytest
 from torch import nn
 
 from tests.every_command import Ran, commands, run_all
+from tests.test_html import checked
 from tests.test_own_data import loans
 from tests.test_privacy import numbers
 from tests.test_report import parsed
@@ -125,6 +126,15 @@ def test_markdown_is_tables_and_text(ran: Ran) -> None:
             assert len({line.count("|") for line in lines}) == 1, (name, block)
 
 
+def test_html_is_inert(ran: Ran) -> None:
+    """Reports have no scripts, references and unknown elements, and show the names as text."""
+    reports = files(ran, ".html")
+    assert len(reports) == 4
+    for name, text in reports.items():
+        assert not unsafe(text), name
+        assert "[/x][red]" in checked(text.encode()).text, name
+
+
 def test_plots_are_drawings_alone(ran: Ran) -> None:
     """An SVG file is XML without scripts, foreign elements, handlers and references elsewhere."""
     plots = files(ran, ".svg")
@@ -147,6 +157,21 @@ SPACES = (
     "http://creativecommons.org/ns#",
     "http://purl.org/dc/elements/1.1/",
 )
+
+
+def test_a_gate_says_names_as_text(ran: Ran) -> None:
+    """JUnit is well-formed and has the names; workflow commands are ours, a line each."""
+    (report,) = files(ran, ".xml").values()
+    assert not unsafe(report)
+    failures = [*ElementTree.fromstring(report).iter("failure")]  # noqa: S314  # our own file
+    lines = ran.outcomes["audit as a gate"].out.splitlines()
+    assert lines[0].startswith("::stop-commands::")
+    again = lines.index(f"::{lines[0].removeprefix('::stop-commands::')}::")
+    commands_of_github = lines[again + 1 :]
+    assert len(failures) == len(commands_of_github) > 0
+    for failure, line in zip(failures, commands_of_github, strict=True):
+        assert line.startswith("::error title=fairneuron audit%3A dp")
+        assert f"violated: {failure.text}" in lines
 
 
 def test_csv_has_no_formulas(ran: Ran) -> None:

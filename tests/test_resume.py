@@ -23,6 +23,7 @@ from tests.test_cli import Outcome, call  # noqa: F401  # a fixture
 
 REPAIR = kills.COMMANDS["repair"]
 COMPARE = kills.COMMANDS["compare"]
+REPRODUCE = ("reproduce", "table3", "--data", "credit", "--quick")
 ALONE = {"OMP_NUM_THREADS": "1"}  # a process that forks must have no other threads
 
 
@@ -85,7 +86,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("words", [REPAIR, COMPARE], ids=["repair", "compare"])
+@pytest.mark.parametrize("words", [REPAIR, COMPARE, REPRODUCE], ids=lambda words: words[0])
 def test_ctrl_c_says_how_to_go_on(call, here, stop, words: tuple[str, ...]) -> None:  # noqa: F811
     """Exit code 130 and the command, which goes on to the end and leaves no state."""
     stop(1)

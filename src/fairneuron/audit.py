@@ -13,6 +13,7 @@ from torch import nn
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.data.tables import UNKNOWN
 from fairneuron.errors import DataError, ModelError, require_known, warn
+from fairneuron.markup import snippet, table
 from fairneuron.metrics import definitions as m
 from fairneuron.metrics.definitions import METRICS, Counts, Floats
 from fairneuron.models import Network, Predictor, predicted_classes
@@ -20,6 +21,12 @@ from fairneuron.models import Network, Predictor, predicted_classes
 BINS = 1024
 DRAWS = 1000
 TINY = 10
+RATE_TITLES = {
+    "selection_rate": "selection rate",
+    "tpr": "TPR",
+    "fpr": "FPR",
+    "accuracy": "accuracy",
+}
 Interval = tuple[float, float]
 
 
@@ -245,6 +252,29 @@ class Audit:
             if len({level[k] for level in present} - {UNKNOWN}) > 1
         }
 
+    def _repr_html_(self) -> str:
+        head, rows = ("metric", "value", "95 % interval", "noise floor"), []
+        for name, value in self.metrics.items():
+            bounds, floor = self.intervals[name], self.noise_floor.get(name)
+            rows.append(
+                (
+                    METRICS[name].title,
+                    f"undefined: {self.undefined[name]}" if value is None else f"{value:.3f}",
+                    "" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}",
+                    "" if floor is None else f"{floor:.3f}",
+                )
+            )
+        groups = [
+            (g["group"], f"{g['n']:,}", *(_shown(g[rate]) for rate in RATE_TITLES))
+            for g in self.groups
+        ]
+        by = " and ".join(self.sensitive_names)
+        return snippet(
+            f"Audit of {self.counts.sum():,} samples in {len(self.group_names)} groups by {by}.",
+            table("Metrics", head, rows),
+            table("Groups", ("group", "n", *RATE_TITLES.values()), groups),
+        )
+
     def __repr__(self) -> str:
         shown = ", ".join(
             f"{k} {v:.3f}"
@@ -410,6 +440,10 @@ def _levels(data: Dataset) -> tuple[tuple[str, ...], ...]:
         tuple(levels[i] for levels, i in zip(data.sensitive_levels, index, strict=True))
         for index in np.ndindex(*sizes)
     )
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def _plain(value: Any) -> float | None:

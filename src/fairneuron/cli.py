@@ -96,7 +96,7 @@ def options(
 @with_subject
 def repair(
     subject: Subject,
-    out: Annotated[Path, typer.Option(help="Folder to write: weights, result.json, report.md.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: weights, result.json, report.html.")],
     limit: Limits = None,
     recipe: Annotated[
         str,
@@ -237,7 +237,7 @@ def audit(
 
     With --limit the exit code is 1 if a limit is violated or its metric undefined.
     """
-    gate = Gate.asked(limit, junit, annotations=annotations)
+    gate = Gate.asked(limit, junit, annotations=annotations, as_json=as_json)
     page = AuditReport.asked(report, overwrite=overwrite)
     part = part or ("test" if predictions is None else "all")
     index = part_of(part)
@@ -278,7 +278,7 @@ def audit(
             result = run_audit(model, data, threshold=subject.threshold, seed=subject.seed)
     title = f"{subject.data.name}, {'all rows' if part == 'all' else f'{part} part'}"
     found = result.to_dict()
-    held = gate.compare(found, title, as_json=as_json)
+    held = gate.compare(found, title)
     limits = [one.to_dict() for one in held]
     page.write(subject, data, found, part=part, predictions=predictions, limits=limits)
     if as_json:
@@ -289,8 +289,7 @@ def audit(
         print_audit(found, title)
         for one in violated(held):
             to_stdout(f"violated: {one.reason}")
-    if violated(held):
-        raise typer.Exit(1)
+    gate.leave(held)
 
 
 @app.command()

@@ -134,7 +134,7 @@ class FairNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         )
         rows, ids = _sorted(np.column_stack([x, codes, people.group]))
         first = np.flatnonzero(np.diff(ids, prepend=-1))
-        total = np.bincount(ids, weight[rows])
+        total = _unless_alike(np.bincount(ids, weight[rows]).astype(np.float64))
         self.scaler_ = StandardScaler().fit(x[rows[first]], sample_weight=total)
         people = replace(
             people.subset(rows),
@@ -143,7 +143,7 @@ class FairNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                 getattr(self, "feature_names_in_", [f"x{i}" for i in range(x.shape[1])])
             ),
         )
-        distinct = replace(people.subset(first), weight=_unless_alike(total))
+        distinct = replace(people.subset(first), weight=total)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         part = _split(distinct, self.validation_fraction, seed)
         train = distinct.subset(part == 0)
@@ -158,7 +158,7 @@ class FairNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.repair_: Repair | None = None
         self.audit_: Audit | None = None
         if sensitive_features is None:
-            self.network_ = network.double()
+            self.network_: torch.nn.Module = network.double()
         else:
             parts = (people.subset(part[ids] == code) for code in (0, 1))
             self._repair(mitigator, network, *parts, seed=seed)
@@ -166,7 +166,7 @@ class FairNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     def decision_function(self, X: Any) -> Floats:  # noqa: N803
         """Logits: ``(n,)`` of ``classes_[1]`` for two classes, ``(n, classes)`` for more."""
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         x = validate_data(self, X, dtype=np.float64, reset=False)
         inputs = torch.from_numpy(self.scaler_.transform(x))
         with evaluation(self.network_):

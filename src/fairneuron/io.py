@@ -260,7 +260,9 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether it is a folder, not a link to one, with nothing, or the state of a run, in it."""
+    """Whether it is a folder with nothing, or the state of a run, in it, that can be replaced."""
+    if folder.is_dir() and (folder.resolve() == Path.cwd() or folder.is_mount()):
+        return False
     names = _regular_files(folder)
     return names is not None and names <= state.FILES
 

@@ -71,7 +71,7 @@ def table(
                 "div",
                 el(
                     "table",
-                    el("caption", caption),
+                    el("caption", el("span", caption)),
                     el("thead", el("tr", *(el("th", name, scope="col") for name in head))),
                     el("tbody", *body),
                     class_="words" if words else None,

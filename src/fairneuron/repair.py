@@ -22,6 +22,8 @@ from fairneuron.data.dataset import Dataset
 from fairneuron.errors import require_range
 from fairneuron.forward import in_precision_of, trainable
 from fairneuron.limits import DEFAULT_LIMIT, Limit, check_limit
+from fairneuron.markup import snippet, table
+from fairneuron.metrics.definitions import METRICS
 from fairneuron.models import Network
 from fairneuron.recipes import Explanation, Recipe, Settings, Task, make_recipe
 from fairneuron.terms import (
@@ -134,6 +136,22 @@ class Repair:
     seed: int
     threshold: float = 0.5
     stopped: str | None = None
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                METRICS[name].title,
+                *("undefined" if v is None else f"{v:.3f}" for v in (c.before, c.after)),
+                "" if c.interval is None else f"{c.interval[0]:+.3f} to {c.interval[1]:+.3f}",
+                "" if c.noise_floor is None else f"{c.noise_floor:.3f}",
+            )
+            for name, c in self.verdict.changes.items()
+        ]
+        head = ("metric", "before", "after", "gain, 95 % interval", "noise floor")
+        return snippet(
+            f"{self.verdict.sentence()} {self.explanation.sentence()}",
+            table("On validation data", head, rows),
+        )
 
 
 class FairNeuron:

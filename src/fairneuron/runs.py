@@ -220,7 +220,7 @@ def run_repair(
     parts = load_parts(subject, table)
     train, valid, test = parts
     mitigator = FairNeuron(recipe, limit=limit, threshold=subject.threshold, **options)
-    about = _about(subject, test, files, mitigator, options)
+    about = about_of(subject, test, files, mitigator, options)
     keep: Keep = at_once
     if state is not None:
         keep = kept_in(state)
@@ -263,7 +263,7 @@ def _agree(state: State, about: Mapping[str, Any], subject: Subject, parts: Part
     )
 
 
-def _about(
+def about_of(
     subject: Subject,
     test: Dataset,
     files: Mapping[str, str],
@@ -312,7 +312,7 @@ def described(
     else:
         means = f"{choice.target or 'y'} is {data.positive}"
     found = data.describe() | {"part": part, "positive_means": means}
-    if choice.kind != "builtin":
+    if files:
         found["sha256"] = dict(files)
     schema = data.schema
     if choice.encode is not None:

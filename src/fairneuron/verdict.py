@@ -13,7 +13,14 @@ from scipy.sparse import csr_array
 from scipy.special import ndtr, stdtrit
 from torch import nn
 
-from fairneuron.audit import DRAWS, Interval, audit_scores, histogram_cells, predict
+from fairneuron.audit import (
+    DRAWS,
+    RATE_TITLES,
+    Interval,
+    audit_scores,
+    histogram_cells,
+    predict,
+)
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.limits import ROUNDING, Limit, check_limit, violation
 from fairneuron.metrics.definitions import (
@@ -36,12 +43,6 @@ RATES: dict[str, Callable[[Counts], Floats]] = {
     "tpr": true_positive_rate,
     "fpr": false_positive_rate,
     "accuracy": group_accuracy,
-}
-RATE_TITLES = {
-    "selection_rate": "selection rate",
-    "tpr": "TPR",
-    "fpr": "FPR",
-    "accuracy": "accuracy",
 }
 EQUALISED = {
     "dp": ("selection_rate",),

@@ -87,4 +87,4 @@ def compare(
         return
     for figures in result["criteria"]:
         typer.echo(overview(figures) + "\n")
-    to_stdout(f"Page: {out / 'comparison.md'}")
+    to_stdout(f"Page: {out / 'comparison.md'}, {out / 'report.html'}")

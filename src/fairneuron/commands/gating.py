@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,16 +46,24 @@ class Gate:
     Attributes:
         limits: Metric to the worst accepted value; empty without a gate.
         file: JUnit XML to write, if any.
-        annotations: Whether workflow commands are printed.
+        say: Prints a workflow command; None if none are wanted. With JSON on stdout it prints to
+            stderr, which GitHub reads too.
+        token: Ends the part of the output in which GitHub reads no commands.
     """
 
     limits: Mapping[str, float]
     file: Path | None
-    annotations: bool
+    say: Callable[[str], None] | None
+    token: str
 
     @classmethod
-    def asked(cls, texts: Sequence[str] | None, file: Path | None, *, annotations: bool) -> Gate:
+    def asked(
+        cls, texts: Sequence[str] | None, file: Path | None, *, annotations: bool, as_json: bool
+    ) -> Gate:
         """Reads the options, before any work.
+
+        With annotations GitHub is told to read no commands from here on: a name in the data could
+        look like one.
 
         Raises:
             OptionError: For what is no limit, and for forms of a gate without one.
@@ -68,24 +77,30 @@ class Gate:
                     got="no limit",
                     cure="Give --limit too, for example --limit dp=0.05.",
                 )
+        limits = check_limit(limits_of(texts)) if texts else {}
         if file is not None:
             require_free_file(file, overwrite=_is_ours(file))
-        return cls(check_limit(limits_of(texts)) if texts else {}, file, annotations)
+        say = (to_stderr if as_json else to_stdout) if annotations else None
+        gate = cls(limits, file, say, secrets.token_hex(16))
+        if say is not None:
+            say(f"::stop-commands::{gate.token}")
+        return gate
 
-    def compare(self, found: Mapping[str, Any], title: str, *, as_json: bool) -> list[Held]:
-        """Compares an audit with the limits; writes the file and prints the workflow commands.
-
-        They come before anything else that is printed with names of the user's: such a name could
-        read as a command that ends them. With JSON on stdout they go to stderr, which GitHub
-        reads too.
-        """
+    def compare(self, found: Mapping[str, Any], title: str) -> list[Held]:
+        """Compares an audit with the limits, and writes the file."""
         held = compare_limits(found, self.limits)
         if self.file is not None:
             write_file(self.file, junit(held, title), overwrite=_is_ours(self.file))
-        if self.annotations:
-            for one in violated(held):
-                (to_stderr if as_json else to_stdout)(annotation(one))
         return held
+
+    def leave(self, held: Sequence[Held]) -> None:
+        """Prints the workflow commands, after all else, and exits with 1 if a limit is violated."""
+        broken = violated(held)
+        if self.say is not None:
+            for line in (f"::{self.token}::", *map(annotation, broken)):
+                self.say(line)
+        if broken:
+            raise typer.Exit(1)
 
 
 def violated(held: Sequence[Held]) -> list[Held]:

@@ -95,7 +95,8 @@ class AuditReport:
         page = audit_page(
             {
                 **found,
-                "data": described(subject, data, files, part=part),
+                "data": described(subject, data, files, part=part)
+                | {"comes_with": subject.data.kind == "builtin"},
                 "model": _audited(subject, predictions),
                 "limits": list(limits),
                 "command": " ".join(map(shell_word, ["fairneuron", *_kept(words)])),

@@ -15,6 +15,7 @@ import numpy as np
 from torch import nn
 
 from fairneuron.compare.figures import Criterion
+from fairneuron.compare.html import comparison_page, notebook
 from fairneuron.compare.methods import (
     CRITERIA,
     MakeMitigator,
@@ -75,6 +76,10 @@ class Comparison:
         """The page of tables."""
         return page(self.to_dict())
 
+    def to_html(self) -> bytes:
+        """The page of tables and plots as one HTML file."""
+        return comparison_page(self.to_dict())
+
     def plot(self, criterion: str) -> bytes:
         """Test accuracy against test gap of every method at each ε, as an SVG file.
 
@@ -96,7 +101,9 @@ class Comparison:
         return front_plot(found[criterion], self.setup["data"])
 
     def write(self, folder: str | os.PathLike[str], *, plots: bool = True) -> None:
-        """Writes ``comparison.md``, ``comparison.json``, records and plots, each file at once.
+        """Writes pages, ``comparison.json``, records and plots, each file at once.
+
+        The pages are ``comparison.md`` and ``report.html``.
 
         Args:
             folder: A new one, or that of an earlier comparison, whose records must be of the same
@@ -121,6 +128,7 @@ class Comparison:
             FILE: kept.lines(),
             "comparison.json": to_json(self.to_dict()),
             "comparison.md": self.to_markdown().encode(),
+            "report.html": self.to_html(),
         }
         if plots:
             for figures in self._figures:
@@ -129,6 +137,9 @@ class Comparison:
         for name, content in files.items():
             write_file(run.folder / name, content, overwrite=True)
         run.done()
+
+    def _repr_html_(self) -> str:
+        return notebook(self.to_dict())
 
     def __repr__(self) -> str:
         names = ", ".join(dict.fromkeys(record["method"] for record in self.records))

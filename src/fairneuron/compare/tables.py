@@ -59,7 +59,7 @@ def overview(figures: Figures) -> str:
             _cost(one["cost"], one["seconds"]),
             _cost(one["cpu_cost"], None),
         )
-        for name, one in _ordered(figures)
+        for name, one in ordered(figures)
     ]
     sentence = (
         f"Base model: accuracy {_mean_sd(base['accuracy'])}, {criterion} {_mean_sd(base['gap'])}; "
@@ -118,8 +118,8 @@ def _failures(figures: Figures) -> list[str]:
 
 def _tables(figures: Figures, at: Figures) -> list[str]:
     """Methods at one ε; those that read the sensitive attribute to predict have their own table."""
-    blind = [name for name, one in _ordered(figures) if not one["needs_sensitive"]]
-    aware = [name for name, one in _ordered(figures) if one["needs_sensitive"]]
+    blind = [name for name, one in ordered(figures) if not one["needs_sensitive"]]
+    aware = [name for name, one in ordered(figures) if one["needs_sensitive"]]
     tables = [_detail(figures, at, blind)] if blind else []
     if aware:
         reference = [figures["reference"]] if figures["reference"] in blind else []
@@ -160,7 +160,7 @@ def _detail(figures: Figures, at: Figures, names: Sequence[str]) -> str:
     return _table(head, rows)
 
 
-def _ordered(figures: Figures) -> list[tuple[str, Figures]]:
+def ordered(figures: Figures) -> list[tuple[str, Figures]]:
     """The reference first, then by mean rank; those that read the sensitive attribute last."""
 
     def place(item: tuple[str, Figures]) -> tuple[bool, bool, float]:

@@ -80,7 +80,7 @@ def interval_plot(title: str, says: str, rows: Sequence[Row], axis_title: str) -
     """A line per row: values as marks, 95 % intervals as bars, noise floors and limits as ticks."""
     shown = rows[:ROWS]
     kinds = list(dict.fromkeys(mark.kind for row in shown for mark in row.marks))
-    left, right, top, apart = 220, 640, 46, 14
+    left, right, top, apart = 260, 680, 46, 14
     each = apart * len(kinds) + 16
     values = [v for row in shown for v in _values(row)]
     axis = Axis.around(0, max(values, default=1.0), left, right)
@@ -88,7 +88,7 @@ def interval_plot(title: str, says: str, rows: Sequence[Row], axis_title: str) -
     drawn = [*_legend(shown, kinds), *_grid(axis, top, bottom, axis_title)]
     for number, row in enumerate(shown):
         y = top + each * number + 8
-        drawn.append(_text(left - 12, y + apart * len(kinds) / 2 + 4, _short(row.label, 32), "end"))
+        drawn.append(_text(left - 12, y + apart * len(kinds) / 2 + 4, short(row.label, 36), "end"))
         for tick, kind in ((row.floor, "floor"), (row.limit, "limit")):
             if tick is not None:
                 drawn.append(_tick(axis(tick), y - 4, y + apart * len(kinds) + 4, kind))
@@ -105,7 +105,7 @@ def _values(row: Row) -> Iterator[float]:
 
 
 def _legend(rows: Sequence[Row], kinds: Sequence[str]) -> Iterator[Html]:
-    x = 220.0
+    x = 260.0
     for kind in kinds:
         yield _shape(kind, x + 5, 16)
         yield _text(x + 16, 20, kind)
@@ -163,6 +163,8 @@ class Point(NamedTuple):
     y: float
     kind: str
     name: str
+    number: int
+    on_front: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ class Plane:
 
     Attributes:
         points: The candidates.
+        joined: Whether a line joins those on the front.
         limit: Of the metric on the x axis.
         at_least: Whether the limit is one from below.
         x: What the x axis shows.
@@ -178,6 +181,7 @@ class Plane:
     """
 
     points: Sequence[Point]
+    joined: bool
     limit: float
     at_least: bool
     x: str
@@ -201,11 +205,13 @@ def candidate_plot(title: str, says: str, plane: Plane) -> Html:
     drawn.append(_turned(18, (top + bottom) / 2, plane.y))
     drawn.append(_tick(x(plane.limit), top, bottom, "limit"))
     sign = "≥" if plane.at_least else "≤"
-    drawn.append(_text(x(plane.limit) + 6, top + 14, f"limit {sign} {plane.limit:g}"))
-    front = sorted((p for p in points if p.kind != "other"), key=lambda p: p.x)
-    on_front = [p for p in front if p.kind in ("front", "chosen", "original")]
-    line = " ".join(f"{_n(x(p.x))},{_n(y(p.y))}" for p in on_front)
-    drawn.append(el("polyline", points=line, class_="front"))
+    place, beyond = x(plane.limit), x(plane.limit) > right - 90
+    words, anchor = f"limit {sign} {plane.limit:g}", "end" if beyond else None
+    drawn.append(_text(place - 6 if beyond else place + 6, top + 14, words, anchor))
+    if plane.joined:
+        front = sorted((p for p in points if p.on_front), key=lambda p: p.x)
+        line = " ".join(f"{_n(x(p.x))},{_n(y(p.y))}" for p in front)
+        drawn.append(el("polyline", points=line, class_="front"))
     order = {"other": 0, "front": 1, "original": 2, "chosen": 3}
     for point in sorted(points, key=lambda p: order[p.kind]):
         drawn.append(_candidate(point, x(point.x), y(point.y)))
@@ -215,18 +221,18 @@ def candidate_plot(title: str, says: str, plane: Plane) -> Html:
 _CANDIDATES = {
     "chosen": "chosen",
     "original": "original",
-    "front": "none better in both",
+    "front": "front",
     "other": "other candidate",
 }
 
 
 def _candidate_legend(points: Sequence[Point]) -> Iterator[Html]:
     x = 70.0
-    for kind, name in _CANDIDATES.items():
+    kept = any(p.kind == "chosen" and p.number == 0 for p in points)
+    for kind, title in _CANDIDATES.items():
         if any(point.kind == kind for point in points):
-            if kind == "chosen" and not any(point.kind == "original" for point in points):
-                name = "the original, chosen"
-            yield _candidate(Point(0, 0, kind, name), x + 6, 20)
+            name = "the original, chosen" if kept and kind == "chosen" else title
+            yield _candidate(Point(0, 0, kind, name, 0), x + 6, 20)
             yield _text(x + 20, 24, name)
             x += 36 + 7 * len(name)
 
@@ -241,9 +247,7 @@ def _candidate(point: Point, x: float, y: float) -> Html:
         )
         return el("polygon", name, points=corners, class_="mark chosen")
     if point.kind == "original":
-        return el(
-            "rect", name, x=_n(x - 5), y=_n(y - 5), width=10, height=10, class_="mark before"
-        )
+        return el("rect", name, x=_n(x - 5), y=_n(y - 5), width=10, height=10, class_="mark before")
     return el("circle", name, cx=_n(x), cy=_n(y), r=4.5, class_=f"mark {point.kind}")
 
 
@@ -269,7 +273,7 @@ def network_plot(title: str, says: str, columns: Sequence[Column]) -> Html:
         wide = 46 if named else 16
         width = max(across * wide, 110)
         drawn.append(_arrow(x - 22, top + high / 2))
-        drawn.append(_text(x, 26, f"layer {_short(column.name, 12)}"))
+        drawn.append(_text(x, 26, f"layer {short(column.name, 12)}"))
         count = f"{len(column.highlighted)} of {column.neurons}"
         drawn.append(_text(x, 44, count, class_="muted"))
         chosen = {unit // many for unit in column.highlighted}
@@ -280,7 +284,7 @@ def network_plot(title: str, says: str, columns: Sequence[Column]) -> Html:
         drawn.append(el("path", d=plain or "M0 0", class_="dots"))
         for cell in sorted(chosen):
             px, py = places[cell]
-            name = f"{_short(column.name, 12)}.{cell * many}"
+            name = f"{short(column.name, 12)}.{cell * many}"
             drawn.append(el("circle", el("title", name), cx=_n(px), cy=_n(py), r=5, class_="hit"))
             if named and many == 1:
                 label = name if len(name) <= 6 else f".{cell}"
@@ -340,7 +344,7 @@ def frequency_plot(
     drawn.append(
         el("line", x1=left, y1=_n(threshold), x2=right, y2=_n(threshold), class_="tick limit")
     )
-    drawn.append(_text(right, threshold - 6, "rare: at or below this line", "end"))
+    drawn.append(_text(left + 8, threshold - 6, "rare: at or below this line"))
     drawn.append(el("polyline", points=" ".join(corners), class_="curve"))
     drawn.append(_text((left + right) / 2, bottom + 36, "paths, the most frequent first", "middle"))
     drawn.append(_turned(18, (top + bottom) / 2, "samples that share the path"))
@@ -375,8 +379,8 @@ class Panel:
     reference: Sequence[Cross]
     floor: float | None
 
-    def draw(self, title: str, says: str, own: Sequence[Cross], far: str) -> Html:
-        """The panel of a method; ``far`` says what lies outside."""
+    def draw(self, title: str, says: str, own: Sequence[Cross]) -> Html:
+        """The panel of a method; what lies outside is said."""
         left, right, top, bottom = 50, 250, 12, 150
         x = Axis.around(*self.x, left, right, most=4)
         y = Axis.around(*self.y, bottom, top, most=4)
@@ -391,15 +395,18 @@ class Panel:
             return x.low <= p.x <= x.high and y.low <= p.y <= y.high
 
         if self.base is not None and x.low <= self.base[0] <= x.high:
-            place = x(self.base[0]), y(self.base[1])
-            drawn.append(_candidate(Point(0, 0, "original", "base model"), *place))
+            base = Point(*self.base, "original", "base model", 0)
+            drawn.append(_candidate(base, x(base.x), y(base.y)))
         shown = [p for p in self.reference if inside(p)]
         line = " ".join(f"{_n(x(p.x))},{_n(y(p.y))}" for p in shown)
         drawn.append(el("polyline", points=line, class_="reference"))
         for point in (p for p in own if inside(p)):
             drawn.append(_cross(point, x, y))
-        words = _text(left + 4, bottom - 6, far, class_="small") if far else None
-        return _svg(title, says, right + 14, bottom + 44, [*drawn, words])
+        far = [p for p in own if not inside(p)]
+        words = f"further off: {', '.join(f'{p.y:.2f} at {p.x:.2f}' for p in far[:2])}"
+        if far:
+            drawn.append(_text(left + 4, bottom - 6, words, class_="small"))
+        return _svg(title, says, right + 14, bottom + 44, drawn)
 
 
 def _cross(point: Cross, x: Axis, y: Axis) -> Html:
@@ -450,7 +457,8 @@ def _turned(x: float, y: float, words: str) -> Html:
     return el("text", words, x=_n(x), y=_n(y), text_anchor="middle", transform=turn)
 
 
-def _short(words: str, most: int) -> str:
+def short(words: str, most: int) -> str:
+    """A text of at most so many characters."""
     return words if len(words) <= most else f"{words[: most - 1]}…"
 
 

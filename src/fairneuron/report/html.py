@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from fairneuron.markup import FEW, Html, el, table
 from fairneuron.metrics.definitions import METRICS, wilson
 from fairneuron.report import figures
@@ -30,7 +32,7 @@ MEANS = {
     "eo": "the largest difference of two groups' shares of people who are predicted y = 1, among "
     "those who have y = 1 (true positive rates)",
     "eodds": "the larger one of two differences of shares of people who are predicted y = 1: the "
-    "largest among those who have y = 1, and the largest among those who have not (true positive "
+    "largest among those who have y = 1, and the largest among those who do not (true positive "
     "and false positive rates)",
 }
 """The metrics that can be limited, in words."""
@@ -43,7 +45,7 @@ RATES = {
 SAYS_RATE = {
     "selection_rate": "share of people who are predicted y = 1",
     "tpr": "share of people who are predicted y = 1, among those who have y = 1",
-    "fpr": "share of people who are predicted y = 1, among those who have not y = 1",
+    "fpr": "share of people who are predicted y = 1, among those who do not have y = 1",
     "accuracy": "share of people who are predicted right",
 }
 _GAPS = ("dp", "eo", "eodds", "abcc")
@@ -53,10 +55,19 @@ READING = (
     "would show on average on so few samples. A gap below it is no finding; one a little above it "
     "may be none either."
 )
+_FRONT = "Front: those that no other one beats in both; the line joins them."
+_FRONT_OF_SUMS = (
+    "Front: those that no other one beats in both accuracy and the sum of the limited gaps."
+)
 _HEADLINES = {
     "improved": "The gap became reliably smaller and is within the limit",
     "limit not met": "The gap became reliably smaller, but is not within the limit",
     "no reliable improvement": "No reliable improvement was found",
+}
+_SEVERAL = _HEADLINES | {
+    "improved": "At least one gap became reliably smaller, and all are within their limits",
+    "limit not met": "At least one gap became reliably smaller, but not all are within their "
+    "limits",
 }
 
 
@@ -65,7 +76,11 @@ def repair_page(result: Values) -> bytes:
     test = result["verdicts"]["test"]
     return document(
         f"Repair of a model on {result['data']['name']}: {test['outcome']}",
-        [el("p", lead(result), class_="lead"), facts(_glance(result))],
+        [
+            el("p", lead(result), class_="lead"),
+            *([el("p", price(result), class_="lead")] if price(result) else []),
+            facts(_glance(result)),
+        ],
         [
             section("Before and after", *_before_and_after(result)),
             section("Candidates and the choice", *_candidates(result)),
@@ -81,12 +96,28 @@ def lead(result: Values) -> str:
     """What was found, under which definition, on which data, in one sentence."""
     data, test = result["data"], result["verdicts"]["test"]
     limited = {name: c for name, c in test["changes"].items() if "limit" in c}
+    headlines = _HEADLINES if len(limited) == 1 else _SEVERAL
     went = "; ".join(_went(name, change) for name, change in limited.items())
     kept = "; no candidate was better on validation data, so the original is kept"
     return (
-        f"{_HEADLINES[test['outcome']]}: on test data of {data['name']} (n = {test['n']:,}, groups "
+        f"{headlines[test['outcome']]}: on test data of {data['name']} (n = {test['n']:,}, groups "
         f"by {_and(data['sensitive'])}), {went}{kept if result['chosen'] == 0 else ''}."
     )
+
+
+def price(result: Values) -> str:
+    """What got reliably worse, in a sentence or two; empty if nothing did."""
+    test = result["verdicts"]["test"]
+    worse = [
+        f"{METRICS[name].title} ({_number(c['before'])} to {_number(c['after'])})"
+        for name in test["worse"]
+        for c in [test["changes"][name]]
+    ]
+    rates = " and ".join(RATES[rate] for rate in test["levelled_down"])
+    told = [f"Reliably worse: {', '.join(worse)}."] if worse else []
+    if rates:
+        told.append(f"Levelled down: {rates} fell, and reliably rose in no group.")
+    return " ".join(told)
 
 
 def _went(name: str, change: Values) -> str:
@@ -105,10 +136,7 @@ def _went(name: str, change: Values) -> str:
         low, high = (low, high) if metric.best else (-high, -low)
         bounds = f" (95 % interval of the change: {_signed(low)} to {_signed(high)})"
     sign = "at least" if metric.best else "at most"
-    return (
-        f"the {metric.title} {went}{bounds}, "
-        f"where {sign} {change['limit']:g} was wanted"
-    )
+    return f"the {metric.title} {went}{bounds}, where {sign} {change['limit']:g} was wanted"
 
 
 def _glance(result: Values) -> Iterator[tuple[str, object]]:
@@ -128,8 +156,8 @@ def _chosen(result: Values) -> str:
     if trial["number"] == 0:
         return "The original model is kept; test data played no part in that."
     return (
-        f"Candidate {trial['number']} of {len(result['trials']) - 1} ({_settings(trial)}), by "
-        "validation and training data; test data played no part in that."
+        f"Candidate {trial['number']} of {len(result['trials']) - 1} ({_settings(trial)}) was "
+        "chosen by validation and training data; test data played no part in that."
     )
 
 
@@ -194,7 +222,7 @@ def _rate_figure(audits: Mapping[str, Values], rate: str) -> Html:
     first = next(iter(audits.values()))
     rows = [
         Row(
-            f"{group['group']} (n = {_base(group, rate):,})",
+            f"{figures.short(group['group'], 24)} (n = {_base(group, rate):,})",
             [
                 Mark(kind, audited["groups"][g][rate], _bounds(audited["groups"][g], rate))
                 for kind, audited in audits.items()
@@ -252,8 +280,9 @@ def _changed(change: Values) -> str:
 
 def _base(group: Values, rate: str) -> int:
     """Of how many people a rate is."""
-    positive = group["positive"]
-    return int({"tpr": positive, "fpr": group["n"] - positive}.get(rate, group["n"]))
+    positive: int = group["positive"]
+    n: int = group["n"]
+    return {"tpr": positive, "fpr": n - positive}.get(rate, n)
 
 
 def _bounds(group: Values, rate: str) -> list[float] | None:
@@ -261,8 +290,7 @@ def _bounds(group: Values, rate: str) -> list[float] | None:
     n = _base(group, rate)
     if group[rate] is None or not n:
         return None
-    low, high = wilson(round(group[rate] * n), n)  # type: ignore[arg-type]  # numbers are arrays
-    return [float(low), float(high)]
+    return [float(bound) for bound in wilson(np.array(round(group[rate] * n)), np.array(n))]
 
 
 def _by_column(audits: Mapping[str, Values]) -> Iterator[Html]:
@@ -298,6 +326,7 @@ def _candidates(result: Values) -> Iterator[Html]:
             caption = f"Candidates: accuracy and {METRICS[name].title}"
             plane = figures.Plane(
                 points,
+                len(limit) == 1,
                 limit[name],
                 bool(METRICS[name].best),
                 f"{METRICS[name].title}, the larger one of validation and training data"
@@ -308,7 +337,7 @@ def _candidates(result: Values) -> Iterator[Html]:
             says = "; ".join(f"{p.name}: {p.y:.3f} at {p.x:.3f}" for p in points)
             yield figure(
                 figures.candidate_plot(caption, f"{says}.", plane),
-                f"{caption}. The line joins those that no other one beats in both.",
+                f"{caption}. {_FRONT if len(limit) == 1 else _FRONT_OF_SUMS}",
             )
     yield table(
         "All candidates",
@@ -338,7 +367,12 @@ def _point(result: Values, trial: Values, name: str) -> figures.Point | None:
     )
     named = f"candidate {trial['number']}" if trial["number"] else "the original"
     return figures.Point(
-        counts, trial["validation"]["accuracy"], kind, f"{named} ({_settings(trial)})"
+        counts,
+        trial["validation"]["accuracy"],
+        kind,
+        f"{named} ({_settings(trial)})",
+        trial["number"],
+        trial["on_front"],
     )
 
 
@@ -465,7 +499,7 @@ def _changes(result: Values) -> Iterator[Html]:
             for flip in test["flips"]
         ],
     )
-    worse = [(METRICS[name].title, test["changes"][name]) for name in test["worse"]]
+    worse = [(_title(name), test["changes"][name]) for name in test["worse"]]
     told = [
         f"{title} got reliably worse: {_number(c['before'])} to {_number(c['after'])}."
         for title, c in worse
@@ -480,8 +514,9 @@ def _changes(result: Values) -> Iterator[Html]:
             moved = [
                 f"{c['group']} ({_number(c['before'])} to {_number(c['after'])})"
                 for (_, of), c in changes.items()
-                if of == rate and c["interval"] and (c["interval"][1] < 0 if down else
-                                                     c["interval"][0] > 0)
+                if of == rate
+                and c["interval"]
+                and (c["interval"][1] < 0 if down else c["interval"][0] > 0)
             ]
             told.append(says.format(RATES[rate], ", ".join(moved)))
         if not test[key]:
@@ -562,9 +597,9 @@ def _origin(result: Values) -> Iterator[Html]:
     yield paragraph(f"With {', '.join(f'{name} {number}' for name, number in versions.items())}.")
     sums = data.get("sha256")
     if sums:
-        rows = [(name, el("code", total)) for name, total in sums.items()]
-        yield table("SHA-256 sums of the data files", ("file", "SHA-256"), rows, words=True)
-    else:
+        each = [(name, el("code", total)) for name, total in sums.items()]
+        yield table("SHA-256 sums of the data files", ("file", "SHA-256"), each, words=True)
+    if data.get("comes_with", not sums):
         yield paragraph(f"The data {data['name']} come with this version of fairneuron.")
     if "encoded" in data:
         made = data["encoded"]
@@ -587,13 +622,18 @@ def audit_page(audited: Values) -> bytes:
 
     Args:
         audited: What ``Audit.to_dict`` gives, with ``data`` (name, part, positive_means and where
-            they are from), ``model`` (what was audited, in words), ``command``, ``versions``.
+            they are from), ``model`` (what was audited, in words), ``limits`` and whether they
+            hold, ``command``, ``versions``.
     """
     data = audited["data"]
     return document(
         f"Audit of {audited['model']} on {data['name']}",
         [
-            el("p", audit_sentence(audited, data["name"]), class_="lead"),
+            el(
+                "p",
+                " ".join([audit_sentence(audited, data["name"]), *_held(audited["limits"])]),
+                class_="lead",
+            ),
             facts(
                 [
                     ("Definition", f"{_title('dp')}: {MEANS['dp']}."),
@@ -601,6 +641,7 @@ def audit_page(audited: Values) -> bytes:
                     ("Data", f"{data['name']}, {_part(data['part'])}, n = {audited['n']:,}."),
                     ("Groups", _sizes(audited["groups"])),
                     ("Accuracy", f"{_with_interval(audited, 'accuracy')}."),
+                    *(("Limit", f"{one['reason']}.") for one in audited["limits"] if one["reason"]),
                 ]
             ),
         ],
@@ -615,6 +656,16 @@ def audit_page(audited: Values) -> bytes:
             ),
         ],
     )
+
+
+def _held(limits: Sequence[Values]) -> list[str]:
+    """Whether limits hold, in a sentence each."""
+    return [
+        f"The limit for the {METRICS[one['metric']].title} ("
+        f"{_limit({one['metric']: one['limit']}, one['metric'])}) "
+        + ("holds." if one["holds"] else "does not hold.")
+        for one in limits
+    ]
 
 
 def audit_sentence(audited: Values, name: str | None = None) -> str:
@@ -652,7 +703,7 @@ def _measured(audited: Values) -> Iterator[Html]:
     yield metric_table(audited)
     yield note(READING)
     one = {"measured": audited}
-    yield from _gap_figures(one, {})
+    yield from _gap_figures(one, {held["metric"]: held["limit"] for held in audited["limits"]})
     yield el("h3", "By group")
     yield table(
         "Rates of the groups, with 95 % intervals",

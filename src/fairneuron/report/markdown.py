@@ -84,11 +84,26 @@ def before_and_after(result: dict[str, Any]) -> str:
     return _table(("metric", "before", "after", "noise floor"), rows)
 
 
+def original_kept(result: dict[str, Any]) -> str:
+    """Why the original model is the one that was chosen."""
+    candidates = [trial["rejected"] for trial in result["trials"] if trial["number"]]
+    if candidates and set(candidates) == {"diverged"}:
+        return (
+            f"All candidates ({len(candidates)}) diverged: their loss was not finite. The original "
+            "is kept. Scaled inputs or smaller steps can help."
+        )
+    reasons = ", ".join(
+        f"{candidates.count(reason)} {reason}" for reason in dict.fromkeys(candidates) if reason
+    )
+    left_out = f" Not to be chosen: {reasons}." if reasons else ""
+    return f"No candidate beat the original on validation data, so it is kept.{left_out}"
+
+
 def _choice(result: dict[str, Any]) -> str:
     trial = result["trials"][result["chosen"]]
     validation = _escape(result["verdicts"]["validation"]["sentence"])
     if trial["number"] == 0:
-        return f"No candidate beat the original on validation data, so it is kept. {validation}"
+        return f"{original_kept(result)} {validation}"
     settings = ", ".join(f"{name} {value:g}" for name, value in trial["settings"].items())
     return (
         f"Candidate {trial['number']} ({_escape(settings)}) was chosen by validation figures "

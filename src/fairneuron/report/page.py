@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 
-from fairneuron.markup import Html, el, joined
+from fairneuron.markup import Html, el
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 

@@ -189,7 +189,12 @@ def print_columns(title: str, columns: Sequence[dict[str, Any]]) -> None:
 
 def print_repair(result: dict[str, Any], out: Path) -> None:
     """Before and after, verdicts, and where the report is."""
-    from fairneuron.report.markdown import CHANGE_COLUMNS, change_rows, metric_rows
+    from fairneuron.report.markdown import (
+        CHANGE_COLUMNS,
+        change_rows,
+        metric_rows,
+        original_kept,
+    )
 
     console = Console()
     console.print(_text(result["explanation"]["sentence"]))
@@ -203,12 +208,12 @@ def print_repair(result: dict[str, Any], out: Path) -> None:
     console.print(changes)
     console.print("* Reliable: its 95 % interval leaves out zero.")
     if result["chosen"] == 0:
-        console.print("No candidate beat the original on validation data, so it is kept.")
+        console.print(_text(original_kept(result)))
     for data in ("validation", "test"):
         verdict = result["verdicts"][data]
         style = "bold green" if verdict["outcome"] == "improved" else "bold yellow"
         console.print(_text(verdict["sentence"], style=style if data == "test" else ""))
-    console.print(_text(f"Report: {out / 'report.md'}"), soft_wrap=True)
+    console.print(_text(f"Report: {out / 'report.md'}, {out / 'report.html'}"), soft_wrap=True)
 
 
 def print_audit(result: dict[str, Any], title: str) -> None:
