@@ -29,16 +29,6 @@ class Says:
         return np.stack([1 - self.scores, self.scores], axis=1) if one else self.scores
 
 
-RAY = ("test_ray.py", "test_tuning.py", "test_cluster.py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Processes (``-n 2 --dist loadgroup``) share the files; one of them has all of Ray's."""
-    for item in items:
-        name = item.path.name
-        item.add_marker(pytest.mark.xdist_group("ray" if name in RAY else name))
-
-
 def made_up(n: int = 600, seed: int = 0, groups: int = 2) -> Dataset:
     """Data whose label depends on a feature that differs between the groups.
 

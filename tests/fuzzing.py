@@ -657,6 +657,7 @@ def fuzz_options(rng: np.random.Generator, folder: Path) -> None:
         "reproduce": ["table1"],
         "predict": ["run", "t.csv"],
         "choose": ["run", "--limit", "dp=0.1"],
+        "resume": ["run"],
         "data": {"show": ["t.csv"], "export": ["credit", "a/b"]}.get(chosen[-1], []),
     }[chosen[0]]
     words = [*good] if rng.random() < 0.8 else []

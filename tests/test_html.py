@@ -22,8 +22,9 @@ from fairneuron.io import to_json
 from fairneuron.markup import el, table
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report import figures
-from fairneuron.report.html import MEANS, audit_page, repair_page
+from fairneuron.report.html import audit_page, repair_page
 from fairneuron.report.markdown import SHOWN, command_of
+from fairneuron.report.parts import MEANS
 from fairneuron.runs import used_versions
 from tests.fuzzing import command
 from tests.test_compare import Shifted, compare, shifted
@@ -525,7 +526,7 @@ def test_notebooks_show_inert_tables(name: str, comparison: fn.Comparison) -> No
     model = fn.train_classifier(train, valid, hidden=(4,), seed=0)
     audit = fn.audit(model, data)
     shown = Page(audit._repr_html_().encode())
-    assert f"{audit.metrics['dp']:.3f}" in shown.text
+    assert f" is {audit.metrics['dp']:.3f} (n = {len(data)})" in shown.text
     if name == HOSTILE[0]:
         found = fn.repair(model, train, valid, neuron_share=0.5, stops=0.0)
         shown = Page(found._repr_html_().encode())

@@ -268,9 +268,11 @@ class Audit:
             (g["group"], f"{g['n']:,}", *(_shown(g[rate]) for rate in RATE_TITLES))
             for g in self.groups
         ]
-        by = " and ".join(self.sensitive_names)
+        by, gap, floor = " and ".join(self.sensitive_names), "dp", self.noise_floor.get("dp")
         return snippet(
-            f"Audit of {self.counts.sum():,} samples in {len(self.group_names)} groups by {by}.",
+            f"The {METRICS[gap].title} between groups by {by} is {_shown(self.metrics[gap])} "
+            f"(n = {self.counts.sum():,}); a model that treats all groups alike would show "
+            f"{_shown(floor)} on average.",
             table("Metrics", head, rows),
             table("Groups", ("group", "n", *RATE_TITLES.values()), groups),
         )

@@ -12,7 +12,6 @@ from fairneuron.compare.tables import ordered
 from fairneuron.markup import Html, el, joined, table
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report.figures import Cross, Panel
-from fairneuron.report.html import MEANS
 from fairneuron.report.page import (
     bullets,
     document,
@@ -22,6 +21,7 @@ from fairneuron.report.page import (
     paragraph,
     section,
 )
+from fairneuron.report.parts import MEANS, title_of
 
 Figures = dict[str, Any]
 _SHOWN = 0.05  # the ε of the sentence at the top
@@ -39,7 +39,7 @@ def comparison_page(result: Figures) -> bytes:
         ],
         [
             *(
-                section(_title(figures["criterion"]), *_criterion(figures))
+                section(title_of(figures["criterion"]), *_criterion(figures))
                 for figures in result["criteria"]
             ),
             section("Read this with care", bullets(_caveats(result))),
@@ -81,7 +81,7 @@ def _glance(result: Figures) -> Iterator[tuple[str, object]]:
     setup = result["setup"]
     for figures in result["criteria"]:
         name = figures["criterion"]
-        yield "Definition", f"{_title(name)} ({name}): {MEANS[name]}."
+        yield "Definition", f"{title_of(name)} ({name}): {MEANS[name]}."
     at = f"it is predicted at a probability of {setup['threshold']:g} or more"
     yield "y = 1", f"The label is {setup['positive']}; {at}."
     yield "Groups", f"{', '.join(setup['groups'])} of {', '.join(setup['sensitive'])}."
@@ -100,11 +100,6 @@ def _a(words: str) -> str:
 
 def _seeds(n: int) -> str:
     return f"{n} seed{'s' if n != 1 else ''}"
-
-
-def _title(name: str) -> str:
-    title = METRICS[name].title
-    return title[0].upper() + title[1:]
 
 
 def _criterion(figures: Figures) -> Iterator[Html]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from fairneuron.markup import FEW, Html, el, table
-from fairneuron.metrics.definitions import METRICS, wilson
+from fairneuron.markup import Html, el, table
+from fairneuron.metrics.definitions import METRICS
 from fairneuron.report import figures
-from fairneuron.report.figures import Mark, Row
 from fairneuron.report.markdown import SHOWN, command_of
 from fairneuron.report.page import (
     bullets,
@@ -22,39 +19,31 @@ from fairneuron.report.page import (
     section,
     verbatim,
 )
+from fairneuron.report.parts import (
+    MEANS,
+    RATES,
+    READING,
+    SAYS_RATE,
+    Values,
+    all_of,
+    base_of,
+    between,
+    bounds_of,
+    by_column,
+    caveats,
+    floor_of,
+    gap_figures,
+    limit_text,
+    number,
+    origin,
+    rate_figure,
+    signed,
+    sizes,
+    title_of,
+    with_interval,
+)
 from fairneuron.verdict import EQUALISED
 
-Values = dict[str, Any]
-MEANS = {
-    "dp": "the largest difference of two groups' shares of people who are predicted y = 1",
-    "dpr": "the lowest of the groups' shares of people who are predicted y = 1, divided by the "
-    "highest; 1 is equality",
-    "eo": "the largest difference of two groups' shares of people who are predicted y = 1, among "
-    "those who have y = 1 (true positive rates)",
-    "eodds": "the larger one of two differences of shares of people who are predicted y = 1: the "
-    "largest among those who have y = 1, and the largest among those who do not (true positive "
-    "and false positive rates)",
-}
-"""The metrics that can be limited, in words."""
-RATES = {
-    "selection_rate": "selection rate",
-    "tpr": "true positive rate",
-    "fpr": "false positive rate",
-    "accuracy": "accuracy",
-}
-SAYS_RATE = {
-    "selection_rate": "share of people who are predicted y = 1",
-    "tpr": "share of people who are predicted y = 1, among those who have y = 1",
-    "fpr": "share of people who are predicted y = 1, among those who do not have y = 1",
-    "accuracy": "share of people who are predicted right",
-}
-_GAPS = ("dp", "eo", "eodds", "abcc")
-_SMALL = 100
-READING = (
-    "Intervals are 95 % intervals. Noise floor: the gap that a model which treats all groups alike "
-    "would show on average on so few samples. A gap below it is no finding; one a little above it "
-    "may be none either."
-)
 _FRONT = "Front: those that no other one beats in both; the line joins them."
 _FRONT_OF_SUMS = (
     "Front: those that no other one beats in both accuracy and the sum of the limited gaps."
@@ -101,7 +90,7 @@ def lead(result: Values) -> str:
     kept = "; no candidate was better on validation data, so the original is kept"
     return (
         f"{headlines[test['outcome']]}: on test data of {data['name']} (n = {test['n']:,}, groups "
-        f"by {_and(data['sensitive'])}), {went}{kept if result['chosen'] == 0 else ''}."
+        f"by {all_of(data['sensitive'])}), {went}{kept if result['chosen'] == 0 else ''}."
     )
 
 
@@ -109,7 +98,7 @@ def price(result: Values) -> str:
     """What got reliably worse, in a sentence or two; empty if nothing did."""
     test = result["verdicts"]["test"]
     worse = [
-        f"{METRICS[name].title} ({_number(c['before'])} to {_number(c['after'])})"
+        f"{METRICS[name].title} ({number(c['before'])} to {number(c['after'])})"
         for name in test["worse"]
         for c in [test["changes"][name]]
     ]
@@ -134,7 +123,7 @@ def _went(name: str, change: Values) -> str:
     if change["interval"] is not None:
         low, high = change["interval"]
         low, high = (low, high) if metric.best else (-high, -low)
-        bounds = f" (95 % interval of the change: {_signed(low)} to {_signed(high)})"
+        bounds = f" (95 % interval of the change: {signed(low)} to {signed(high)})"
     sign = "at least" if metric.best else "at most"
     return f"the {metric.title} {went}{bounds}, where {sign} {change['limit']:g} was wanted"
 
@@ -142,11 +131,11 @@ def _went(name: str, change: Values) -> str:
 def _glance(result: Values) -> Iterator[tuple[str, object]]:
     data, test = result["data"], result["verdicts"]["test"]
     for name in result["configuration"]["limit"]:
-        yield "Definition", f"{_title(name)}: {MEANS[name]}."
+        yield "Definition", f"{title_of(name)}: {MEANS[name]}."
     yield "y = 1", f"{data['positive_means']}."
-    yield "Groups", _sizes(result["before"]["groups"])
+    yield "Groups", sizes(result["before"]["groups"])
     accuracy = test["changes"]["accuracy"]
-    yield "Accuracy", f"{_number(accuracy['before'])} before, {_number(accuracy['after'])} after."
+    yield "Accuracy", f"{number(accuracy['before'])} before, {number(accuracy['after'])} after."
     yield "In full", test["sentence"]
     yield "Choice", _chosen(result)
 
@@ -161,21 +150,15 @@ def _chosen(result: Values) -> str:
     )
 
 
-def _sizes(groups: Sequence[Values]) -> str:
-    named = [f"{g['group']} (n = {g['n']:,})" for g in groups[:12]]
-    more = [f"{len(groups) - 12} more"] if len(groups) > 12 else []
-    return f"{', '.join([*named, *more])}."
-
-
 def _before_and_after(result: Values) -> Iterator[Html]:
     before, after = result["before"], result["after"]
     limit = result["configuration"]["limit"]
     rows = [
         (
             METRICS[name].title,
-            *(_with_interval(audited, name) for audited in (before, after)),
-            _floor(before, name),
-            _limit(limit, name),
+            *(with_interval(audited, name) for audited in (before, after)),
+            floor_of(before, name),
+            limit_text(limit, name),
         )
         for name in (*SHOWN, *(n for n in limit if n not in SHOWN))
     ]
@@ -183,68 +166,15 @@ def _before_and_after(result: Values) -> Iterator[Html]:
     yield table(f"Metrics on test data, n = {before['n']:,}", head, rows)
     yield note(READING)
     both = {"before": before, "after": after}
-    yield from _gap_figures(both, limit)
+    yield from gap_figures(both, limit)
     yield el("h3", "By group")
     rates = list(dict.fromkeys(rate for name in limit for rate in EQUALISED[name]))
     changes = _changes_by(result)
     for rate in dict.fromkeys((*rates, *RATES)):
         yield _rate_table(before, after, rate, changes)
         if rate in rates:
-            yield _rate_figure(both, rate)
-    yield from _by_column(both)
-
-
-def _gap_figures(audits: Mapping[str, Values], limit: Mapping[str, float]) -> Iterator[Html]:
-    """Differences in one plot, ratios with a limit in another one."""
-    first = next(iter(audits.values()))
-    names = [name for name in _GAPS if first["metrics"][name] is not None]
-    for shown, axis in ((names, "gap (0 is equality)"), (["dpr"], "ratio (1 is equality)")):
-        if axis.startswith("ratio") and "dpr" not in limit:
-            continue
-        rows = [
-            Row(
-                METRICS[name].title,
-                [Mark(k, a["metrics"][name], a["intervals"][name]) for k, a in audits.items()],
-                first["noise_floor"].get(name),
-                limit.get(name),
-            )
-            for name in shown
-        ]
-        if rows:
-            caption = f"Gaps between the groups: {' and '.join(audits)}"
-            yield figure(
-                figures.interval_plot(caption, _said(rows), rows, axis),
-                f"{caption}, with 95 % intervals.",
-            )
-
-
-def _rate_figure(audits: Mapping[str, Values], rate: str) -> Html:
-    first = next(iter(audits.values()))
-    rows = [
-        Row(
-            f"{figures.short(group['group'], 24)} (n = {_base(group, rate):,})",
-            [
-                Mark(kind, audited["groups"][g][rate], _bounds(audited["groups"][g], rate))
-                for kind, audited in audits.items()
-            ],
-        )
-        for g, group in enumerate(first["groups"])
-        if group["n"]
-    ]
-    caption = f"{RATES[rate].capitalize()} by group: {SAYS_RATE[rate]}"
-    left = len(rows) - figures.ROWS
-    more = f" {left} more groups stand in the table alone." if left > 0 else ""
-    drawn = figures.interval_plot(caption, _said(rows[: figures.ROWS]), rows, RATES[rate])
-    return figure(drawn, f"{caption}, with 95 % intervals.{more}")
-
-
-def _said(rows: Iterable[Row]) -> str:
-    """The values of a plot in words."""
-    each = (
-        f"{row.label}: " + ", ".join(f"{m.kind} {_number(m.value)}" for m in row.marks)
-        for row in rows
-    )
-    return f"{'; '.join(each)}."
+            yield rate_figure(both, rate)
+    yield from by_column(both)
 
 
 def _rate_table(before: Values, after: Values, rate: str, changes: Mapping[Any, Values]) -> Html:
@@ -254,8 +184,8 @@ def _rate_table(before: Values, after: Values, rate: str, changes: Mapping[Any, 
         rows.append(
             (
                 old["group"],
-                f"{_base(old, rate):,}",
-                *(_between(row[rate], _bounds(row, rate)) for row in (old, new)),
+                f"{base_of(old, rate):,}",
+                *(between(row[rate], bounds_of(row, rate)) for row in (old, new)),
                 "not compared" if change is None else _changed(change),
             )
         )
@@ -270,46 +200,12 @@ def _changes_by(result: Values) -> dict[tuple[str, str], Values]:
 def _changed(change: Values) -> str:
     if change["before"] is None or change["after"] is None:
         return "undefined"
-    moved = _signed(change["after"] - change["before"])
+    moved = signed(change["after"] - change["before"])
     if change["interval"] is None:
         return moved
     low, high = change["interval"]
     reliable = ", reliable" if low > 0 or high < 0 else ""
-    return f"{moved} ({_signed(low)} to {_signed(high)}){reliable}"
-
-
-def _base(group: Values, rate: str) -> int:
-    """Of how many people a rate is."""
-    positive: int = group["positive"]
-    n: int = group["n"]
-    return {"tpr": positive, "fpr": n - positive}.get(rate, n)
-
-
-def _bounds(group: Values, rate: str) -> list[float] | None:
-    """Wilson's interval of a rate, 95 %."""
-    n = _base(group, rate)
-    if group[rate] is None or not n:
-        return None
-    return [float(bound) for bound in wilson(np.array(round(group[rate] * n)), np.array(n))]
-
-
-def _by_column(audits: Mapping[str, Values]) -> Iterator[Html]:
-    """The gaps of each column alone, where there are several."""
-    first = next(iter(audits.values()))
-    rows = []
-    for column in first.get("by_column", ()):
-        for name in ("dp", "dpr", "eo", "eodds"):
-            found = [a["by_column"].get(column) for a in audits.values()]
-            cells = ["" if one is None else _with_interval(one, name) for one in found]
-            floor = _floor(first["by_column"][column], name)
-            rows.append((f"{column}: {METRICS[name].title}", *cells, floor))
-    if rows:
-        yield el("h3", "By one column alone")
-        yield table(
-            "Gaps between the groups of one sensitive column, the others left aside",
-            ("column and metric", *audits, "noise floor"),
-            rows,
-        )
+    return f"{moved} ({signed(low)} to {signed(high)}){reliable}"
 
 
 def _candidates(result: Values) -> Iterator[Html]:
@@ -382,8 +278,8 @@ def _candidate(result: Values, trial: Values) -> tuple[object, ...]:
     chosen = trial["number"] == result["chosen"]
     return (
         f"{trial['number']}: {_settings(trial)}",
-        *(_number(metrics.get(name)) for name in ("accuracy", *limit)),
-        *(_number(training.get(name)) for name in limit),
+        *(number(metrics.get(name)) for name in ("accuracy", *limit)),
+        *(number(training.get(name)) for name in limit),
         "chosen" if chosen else "front" if trial["on_front"] else trial["rejected"] or "",
     )
 
@@ -431,7 +327,7 @@ def _neurons(found: Values) -> Iterator[Html]:
         (
             f"{n['layer']}.{n['unit']}",
             f"{n['pull']:.4f}",
-            _signed(n["conflict"], 2),
+            signed(n["conflict"], 2),
             f"{n['active']:.0%}",
         )
         for n in found["neurons"][:20]
@@ -499,9 +395,9 @@ def _changes(result: Values) -> Iterator[Html]:
             for flip in test["flips"]
         ],
     )
-    worse = [(_title(name), test["changes"][name]) for name in test["worse"]]
+    worse = [(title_of(name), test["changes"][name]) for name in test["worse"]]
     told = [
-        f"{title} got reliably worse: {_number(c['before'])} to {_number(c['after'])}."
+        f"{title} got reliably worse: {number(c['before'])} to {number(c['after'])}."
         for title, c in worse
     ] or ["No metric without a limit got reliably worse."]
     changes = _changes_by(result)
@@ -512,7 +408,7 @@ def _changes(result: Values) -> Iterator[Html]:
         down = key == "levelled_down"
         for rate in test[key]:
             moved = [
-                f"{c['group']} ({_number(c['before'])} to {_number(c['after'])})"
+                f"{c['group']} ({number(c['before'])} to {number(c['after'])})"
                 for (_, of), c in changes.items()
                 if of == rate
                 and c["interval"]
@@ -535,46 +431,6 @@ def _changes(result: Values) -> Iterator[Html]:
     yield note("Whether a rise or a fall is a loss to a group depends on what y = 1 means.")
 
 
-def caveats(audited: Sequence[Values]) -> list[str]:
-    """What to keep in mind of audits of the same groups: small groups, undefined metrics, rates."""
-    groups = audited[0]["groups"]
-    compared = [g for g in groups if g["compared"] and g["n"]]
-    small = [f"{g['group']} ({g['n']})" for g in compared if g["n"] < _SMALL]
-    aside = [g["group"] for g in groups if g["n"] and not g["compared"]]
-    empty = [g["group"] for g in groups if not g["n"]]
-    notes = [_conflict(compared)]
-    if small:
-        notes.append(
-            f"Groups of fewer than {_SMALL} samples: {_listed(small)}. Their rates are uncertain."
-        )
-    if empty:
-        notes.append(f"Groups without samples here: {_listed(empty)}.")
-    if aside:
-        notes.append(f"Shown, but not compared, since a value is unknown: {_listed(aside)}.")
-    undefined = {k: why for one in audited for k, why in one["undefined"].items()}
-    notes += [f"{_title(name)} is undefined: {why}." for name, why in undefined.items()]
-    notes.append(
-        "All figures are of samples such as these; they say nothing about data of another kind, "
-        "and nothing about whether the labels themselves are just."
-    )
-    return notes
-
-
-def _conflict(groups: Sequence[Values]) -> str:
-    """Why definitions cannot all hold, with the groups' shares of y = 1."""
-    shares = [f"{g['positive'] / g['n']:.3f} ({g['group']})" for g in groups]
-    if len({g["positive"] / g["n"] for g in groups}) == 1:
-        return "Definitions of fairness differ: shrinking one gap can widen another."
-    return (
-        f"Definitions of fairness conflict. The share of people with y = 1 is {_listed(shares)}. "
-        "Where these base rates differ, equal selection rates (demographic parity) and equal "
-        "error rates (equalised odds) cannot both hold, unless predictions do not depend on y at "
-        "all; and with equal selection rates and equal true positive rates (equal opportunity) "
-        "the false positive rates differ. Which definition fits is a decision about the use of "
-        "the model, which no measurement makes."
-    )
-
-
 def _caveats(result: Values) -> list[str]:
     notes = [
         "The repair reduces a measured gap under the stated definition, on data like these. A "
@@ -588,33 +444,7 @@ def _caveats(result: Values) -> list[str]:
 def _reproduce(result: Values) -> Iterator[Html]:
     yield paragraph("Run, where the files are as they were:")
     yield verbatim(command_of(result))
-    yield from _origin(result)
-
-
-def _origin(result: Values) -> Iterator[Html]:
-    """Versions, sums and columns of the data."""
-    versions, data = result["versions"], result["data"]
-    yield paragraph(f"With {', '.join(f'{name} {number}' for name, number in versions.items())}.")
-    sums = data.get("sha256")
-    if sums:
-        each = [(name, el("code", total)) for name, total in sums.items()]
-        yield table("SHA-256 sums of the data files", ("file", "SHA-256"), each, words=True)
-    if data.get("comes_with", not sums):
-        yield paragraph(f"The data {data['name']} come with this version of fairneuron.")
-    if "encoded" in data:
-        made = data["encoded"]
-        many = len(made["features"])
-        yield paragraph(f"{many} inputs are made by {made['by']} of the other columns.")
-    if "inputs" in data:
-        rows = [
-            (
-                c["column"],
-                "number" if c["type"] == "number" else f"category ({c['categories']} values)",
-            )
-            for c in data["inputs"]
-        ]
-        rows += [(c["column"], f"no input: {c['why']}") for c in data["unused"]]
-        yield table("Columns", ("column", "read as"), rows, words=True)
+    yield from origin(result)
 
 
 def audit_page(audited: Values) -> bytes:
@@ -636,11 +466,11 @@ def audit_page(audited: Values) -> bytes:
             ),
             facts(
                 [
-                    ("Definition", f"{_title('dp')}: {MEANS['dp']}."),
+                    ("Definition", f"{title_of('dp')}: {MEANS['dp']}."),
                     ("y = 1", f"{data['positive_means']}."),
                     ("Data", f"{data['name']}, {_part(data['part'])}, n = {audited['n']:,}."),
-                    ("Groups", _sizes(audited["groups"])),
-                    ("Accuracy", f"{_with_interval(audited, 'accuracy')}."),
+                    ("Groups", sizes(audited["groups"])),
+                    ("Accuracy", f"{with_interval(audited, 'accuracy')}."),
                     *(("Limit", f"{one['reason']}.") for one in audited["limits"] if one["reason"]),
                 ]
             ),
@@ -652,7 +482,7 @@ def audit_page(audited: Values) -> bytes:
                 "How to reproduce",
                 paragraph("Run, where the files are as they were:"),
                 verbatim(audited["command"]),
-                *_origin(audited),
+                *origin(audited),
             ),
         ],
     )
@@ -662,7 +492,7 @@ def _held(limits: Sequence[Values]) -> list[str]:
     """Whether limits hold, in a sentence each."""
     return [
         f"The limit for the {METRICS[one['metric']].title} ("
-        f"{_limit({one['metric']: one['limit']}, one['metric'])}) "
+        f"{limit_text({one['metric']: one['limit']}, one['metric'])}) "
         + ("holds." if one["holds"] else "does not hold.")
         for one in limits
     ]
@@ -670,7 +500,7 @@ def _held(limits: Sequence[Values]) -> list[str]:
 
 def audit_sentence(audited: Values, name: str | None = None) -> str:
     """What an audit found for demographic parity, in one sentence."""
-    by, where = _and(audited["sensitive"]), "" if name is None else f" on {name}"
+    by, where = all_of(audited["sensitive"]), "" if name is None else f" on {name}"
     value, floor = audited["metrics"]["dp"], audited["noise_floor"].get("dp")
     if value is None:
         return f"The demographic parity difference between groups by {by} is undefined{where}."
@@ -695,7 +525,7 @@ def _part(part: str) -> str:
 def metric_table(audited: Values) -> Html:
     """The metrics of an audit with intervals and noise floors."""
     names = [name for name in METRICS if name in audited["metrics"]]
-    rows = [(_title(n), _with_interval(audited, n), _floor(audited, n)) for n in names]
+    rows = [(title_of(n), with_interval(audited, n), floor_of(audited, n)) for n in names]
     return table(f"Metrics, n = {audited['n']:,}", ("metric", "value", "noise floor"), rows)
 
 
@@ -703,7 +533,7 @@ def _measured(audited: Values) -> Iterator[Html]:
     yield metric_table(audited)
     yield note(READING)
     one = {"measured": audited}
-    yield from _gap_figures(one, {held["metric"]: held["limit"] for held in audited["limits"]})
+    yield from gap_figures(one, {held["metric"]: held["limit"] for held in audited["limits"]})
     yield el("h3", "By group")
     yield table(
         "Rates of the groups, with 95 % intervals",
@@ -713,48 +543,15 @@ def _measured(audited: Values) -> Iterator[Html]:
                 g["group"],
                 f"{g['n']:,}",
                 f"{g['positive']:,}",
-                *(_between(g[rate], _bounds(g, rate)) for rate in RATES),
+                *(between(g[rate], bounds_of(g, rate)) for rate in RATES),
             )
             for g in audited["groups"]
         ],
     )
     yield bullets(f"{name.capitalize()}: {SAYS_RATE[rate]}." for rate, name in RATES.items())
     for rate in ("selection_rate", "tpr", "fpr"):
-        yield _rate_figure(one, rate)
-    yield from _by_column(one)
-
-
-def _title(name: str) -> str:
-    title = METRICS[name].title
-    return title[0].upper() + title[1:]
-
-
-def _with_interval(audited: Values, name: str) -> str:
-    return _between(audited["metrics"][name], audited["intervals"].get(name))
-
-
-def _between(value: float | None, bounds: Sequence[float] | None) -> str:
-    inside = "" if bounds is None else f" ({bounds[0]:.3f} to {bounds[1]:.3f})"
-    return f"{_number(value)}{inside}"
-
-
-def _floor(audited: Values, name: str) -> str:
-    floors = audited["noise_floor"]
-    return _number(floors[name]) if name in floors else ""
-
-
-def _limit(limit: Mapping[str, float], name: str) -> str:
-    if name not in limit:
-        return ""
-    return f"{'at least' if METRICS[name].best else 'at most'} {limit[name]:g}"
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
-
-
-def _signed(value: float, digits: int = 3) -> str:
-    return f"{round(value, digits) + 0:+.{digits}f}"
+        yield rate_figure(one, rate)
+    yield from by_column(one)
 
 
 def _share(part: int, whole: int) -> str:
@@ -763,12 +560,3 @@ def _share(part: int, whole: int) -> str:
 
 def _counted(part: int, whole: int) -> str:
     return f"{part:,} ({part / whole:.1%})" if whole else f"{part:,}"
-
-
-def _listed(words: Sequence[str]) -> str:
-    more = [f"{len(words) - FEW} more"] if len(words) > FEW else []
-    return ", ".join([*words[:FEW], *more])
-
-
-def _and(words: Sequence[str]) -> str:
-    return " and ".join(words)
