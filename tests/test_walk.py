@@ -13,7 +13,7 @@ from torch import nn
 import fairneuron as fn
 from fairneuron.data.dataset import Dataset
 from fairneuron.models import mlp
-from fairneuron.walk import AMOUNTS, amounts_to, gaps_between, mix
+from fairneuron.walk import AMOUNTS, AMOUNTS, amounts_to, gaps_between, mix
 from tests.conftest import made_up
 
 CALM = settings(max_examples=100, deadline=None, derandomize=True)
@@ -222,7 +222,7 @@ def test_amounts(gaps: Sequence[float], left: Sequence[float], amounts: Sequence
 
 @CALM
 @given(
-    st.lists(st.floats(0, 1), min_size=31, max_size=31),
+    st.lists(st.floats(0, 1), min_size=len(AMOUNTS), max_size=len(AMOUNTS)),
     st.lists(st.floats(-1, 1), min_size=1, max_size=12),
 )
 def test_amounts_of_any_curve(gaps: list[float], left: list[float]) -> None:
