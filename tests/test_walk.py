@@ -13,7 +13,7 @@ from torch import nn
 import fairneuron as fn
 from fairneuron.data.dataset import Dataset
 from fairneuron.models import mlp
-from fairneuron.walk import AMOUNTS, AMOUNTS, amounts_to, gaps_between, mix
+from fairneuron.walk import AMOUNTS, amounts_to, gaps_between, mix
 from tests.conftest import made_up
 
 CALM = settings(max_examples=100, deadline=None, derandomize=True)
