@@ -103,7 +103,7 @@ def _require_same(path: Path, sha256: str) -> None:
 def _run(path: Path, sha256: str, made: Path, timeout: float) -> None:
     """Runs the child; it ends, with its group of processes, before this returns."""
     # Not with -I: the classes of a pickled module may live in the current folder.
-    command = [sys.executable, "-m", "fairneuron.convert_child"]
+    command = [sys.executable, "-B", "-m", "fairneuron.convert_child"]
     with made.with_name("stderr").open("w+b") as said:
         child = subprocess.Popen(  # noqa: S603  # what it runs was asked for, by its sum
             [*command, str(path.absolute()), sha256, str(made)],
