@@ -34,7 +34,14 @@ from fairneuron.compare.running import run_jobs
 from fairneuron.compare.setting import make_setting
 from fairneuron.errors import FairNeuronWarning, OptionError, warn
 from fairneuron.models import mlp
-from fairneuron.search.cluster import _answering, _connected, check_resources, room, run_on_ray
+from fairneuron.search.cluster import (
+    _answering,
+    _connected,
+    _interpreter,
+    check_resources,
+    room,
+    run_on_ray,
+)
 from tests.conftest import made_up
 from tests.test_cli import call  # noqa: F401  # a fixture
 
@@ -102,7 +109,12 @@ def connected(two: Two) -> Iterator[ModuleType]:
     """Ray, with this process connected to the cluster."""
     import ray
 
-    ray.init(address=two.address, log_to_driver=False, logging_level="CRITICAL")
+    ray.init(
+        address=two.address,
+        runtime_env=_interpreter(),  # a path with a space
+        log_to_driver=False,
+        logging_level="CRITICAL",
+    )
     yield ray
     ray.shutdown()
 
