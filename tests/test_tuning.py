@@ -404,6 +404,16 @@ print(run_on_ray(lambda numbers: [sys.executable] * len(numbers), [[0]], "ray", 
     assert "two words" in done.stdout.splitlines()[-1]
 
 
+def test_a_ray_whose_workers_would_never_start_is_refused(ray, monkeypatch) -> None:
+    """One that the caller started from a path with a space; before anything is submitted."""
+    elsewhere = "/home/me/my models/.venv/bin/python"
+    monkeypatch.setattr(sys, "executable", elsewhere)
+    with pytest.raises(OptionError, match="py_executable") as caught:
+        run_on_ray(lambda numbers: [*numbers], [[0]], "ray", {"CPU": 1}, print)
+    assert caught.value.code == "option-ray"
+    assert elsewhere in caught.value.got
+
+
 def test_missing_ray_is_told(parts, trained, monkeypatch) -> None:
     """With the command that installs it."""
     monkeypatch.setitem(sys.modules, "ray", None)

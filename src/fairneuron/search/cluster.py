@@ -174,6 +174,19 @@ def _interpreter() -> dict[str, str] | None:
     return None if quoted == sys.executable else {"py_executable": quoted}
 
 
+def _require_workers(ray: Any) -> None:
+    """Refuses a Ray of the caller's whose workers for Tune would never start."""
+    quoted = _interpreter()
+    if quoted and "py_executable" not in ray.get_runtime_context().runtime_env:
+        raise OptionError(
+            "option-ray",
+            "Ray starts workers by a line of shell without quotes, so the path of its Python must "
+            "be plain",
+            got=sys.executable,
+            cure=f"Call ray.init(runtime_env={quoted!r}), or leave starting Ray to fairneuron.",
+        )
+
+
 def _require_alone(ray: Any) -> None:
     """Refuses a Ray that was imported in another environment: it would listen to everybody."""
     where = ray.util.get_node_ip_address()
@@ -206,11 +219,13 @@ def run_on_ray(
         What came of each candidate, by number.
 
     Raises:
-        OptionError: If no machine of the cluster has these resources (before anything is
-            submitted), or a trial was lost three times.
+        OptionError: If no machine of the cluster has these resources or its workers could not be
+            started (before anything is submitted), or a trial was lost three times.
         FairNeuronError: What a trial raised.
     """
     with ray_at(address) as ray, _in_memory() as storage:
+        if address == "ray":
+            _require_workers(ray)
         tune = ray.tune
         count = min(len(groups), room(ray, resources))
         batches = [[n for group in groups[i::count] for n in group] for i in range(count)]
