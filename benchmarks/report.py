@@ -15,6 +15,7 @@ import gpu
 import memory
 import search
 import slicing
+import startup
 import torch
 import training
 
@@ -61,7 +62,8 @@ def main() -> None:
         wide=", few turns on small data" if options.quick else "",
     )
     sections = [introduction]
-    for measure in (slicing.section, memory.section, training.section, search.section, on_cuda):
+    local = (m.section for m in (slicing, memory, training, search, startup))
+    for measure in (*local, on_cuda):
         print(f"{measure.__module__} ...", file=sys.stderr)
         sections.append(measure(options.quick))
     options.out.write_text("\n\n".join(part.strip() for part in sections if part) + "\n")

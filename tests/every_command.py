@@ -58,6 +58,7 @@ def commands(table: str, roles: Sequence[str], run: str = "R") -> dict[str, tupl
         "data show": ("data", "show", table),
         "data show, ours": ("data", "show", "credit"),
         "data export": ("data", "export", "credit", f"{run}-credit.csv"),
+        "init": ("init", table, *_for_init(roles), "--out", f"{run}.toml"),
         "audit": ("audit", *own, "--hidden", "6", "--report", f"{run}-audit.html"),
         "audit in JSON": ("audit", *own, "--hidden", "6", "--json"),
         "audit of predictions": ("audit", *own, "--predictions", "predictions.csv"),
@@ -95,6 +96,12 @@ def commands(table: str, roles: Sequence[str], run: str = "R") -> dict[str, tupl
         "resume": ("resume", run),
         "convert": ("convert", "weights.pkl", "--sha256", total, "--out", f"{run}-w.safetensors"),
     }
+
+
+def _for_init(roles: Sequence[str]) -> list[str]:
+    """The options among these that ``init`` has, too."""
+    pairs = zip(roles[::2], roles[1::2], strict=True)
+    return [w for pair in pairs if pair[0] not in ("--drop", "--intended-use") for w in pair]
 
 
 def run_all(folder: Path, asked: dict[str, tuple[str, ...]]) -> Ran:

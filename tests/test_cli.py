@@ -32,6 +32,7 @@ RUN_FILES = {
     "repaired.safetensors",
     "result.json",
     "report.html",
+    "report.json",
     "report.md",
     "timings.json",
     "manifest.json",

@@ -824,7 +824,7 @@ def test_the_folder(written: tuple[fn.Comparison, Path]) -> None:
     """Records, page, figures and plots; written again, the files are the same."""
     found, folder = written
     names = {
-        *("records.jsonl", "comparison.md", "comparison.json", "report.html"),
+        *("records.jsonl", "comparison.md", "comparison.json", "report.json", "report.html"),
         *("front-dp.svg", "front-eo.svg"),
     }
     assert {path.name for path in folder.iterdir()} == names

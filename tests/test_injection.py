@@ -63,6 +63,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         pd.DataFrame({"prediction": table[TARGET]}).to_csv("predictions.csv", index=False)
         Path("weights.pkl").write_bytes(pickle.dumps(nn.Linear(2, 1).state_dict()))
         roles = ("--target", TARGET, "--positive", LABELS["yes"], "--sensitive", SENSITIVE)
+        roles += ("--intended-use", " ".join(HOSTILE), "--outcome", "harmful")
         return run_all(folder, commands(DATA, roles, RUN))
 
 

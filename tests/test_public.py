@@ -39,6 +39,7 @@ DOCUMENTED = {
     "Paths",
     "Predictor",
     "Repair",
+    "RepairedClassifier",
     "Schedule",
     "Schema",
     "Search",
@@ -47,14 +48,17 @@ DOCUMENTED = {
     "audit",
     "audit_predictions",
     "baselines",
+    "coloured",
     "compare",
     "judge",
     "load_dataset",
+    "log_to_mlflow",
     "metrics",
     "mean_activations",
     "path_neurons",
     "path_synapses",
     "rare_paths",
+    "read_images",
     "read_table",
     "repair",
     "reproduce",
@@ -469,7 +473,7 @@ FORBIDDEN_MODULES = {
     *("yaml", "code", "codeop", "runpy", "imp"),
     *("subprocess", "multiprocessing", "pty", "ctypes", "cffi", "ray"),
     *("socket", "socketserver", "ssl", "urllib", "requests", "httpx", "aiohttp", "http", "xmlrpc"),
-    *("ftplib", "smtplib", "webbrowser"),
+    *("ftplib", "smtplib", "webbrowser", "mlflow"),
 }
 FORBIDDEN_OPTIONS = {("shell", True), ("allow_pickle", True), ("weights_only", False)}
 FORBIDDEN_NAMES = {"load", "loads", "system", "popen", "eval", "exec", "read_pickle"}  # by getattr
@@ -588,8 +592,10 @@ ALLOWED = {
         *("torch.load", "weights_only=False", "torch.jit.load", "joblib"),
         "torch.storage._load_from_bytes",
     },
+    "data/download.py": {"http.client", "ssl", "urllib.error", "urllib.request"},
     "distributed.py": {"ray", "ray.data"},
     "kernel.py": {IMPORT},  # our own kernel
+    "mlflow_log.py": {"mlflow"},  # where somebody logs to it
     "search/cluster.py": {"ray", "ray.tune"},
     "usercode.py": {IMPORT},  # what --model and --encode name
 }

@@ -103,6 +103,22 @@ def test_what_is_kept_is_what_predicts(people: tuple[np.ndarray, ...], repaired:
     assert found.metrics["accuracy"] == pytest.approx(repaired.score(x, y), abs=1e-12)
 
 
+@pytest.mark.parametrize("pos_label", [None, 0])
+def test_the_threshold_of_the_repair_decides(
+    people: tuple[np.ndarray, ...], pos_label: int | None
+) -> None:
+    """It is on the probability of the positive class, in the audit and in predictions."""
+    x, y, group = people
+    found = classifier(**QUICK | {"repair_options": {"threshold": 0.8}}, pos_label=pos_label)
+    found.fit(x, y, sensitive_features=group)
+    column = 1 if pos_label is None else 0
+    positive = found.predict(x) == found.classes_[column]
+    assert (positive == (found.predict_proba(x)[:, column] >= 0.8)).all()
+    assert (positive != (found.predict_proba(x)[:, column] >= 0.5)).any()
+    selected = found.audit_.counts[:, :, 1].sum() / found.audit_.counts.sum()
+    assert selected == pytest.approx(positive.mean(), abs=0.1)
+
+
 def test_pos_label_is_whose_rates_are_compared(people: tuple[np.ndarray, ...]) -> None:
     """Class 1 of the network and of the audit; predictions keep the order of classes_."""
     x, y, group = people

@@ -1,6 +1,8 @@
 """The training loop: against a literal one, and what it must leave alone."""
 
 import copy
+import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +11,12 @@ from torch import nn
 from torch.nn import functional
 
 import fairneuron as fn
+from fairneuron.adam import Adam
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError, OptionError
 from fairneuron.models import mlp
 from fairneuron.tracing import trace
-from fairneuron.training import Schedule, loss_of, reproducible, train
+from fairneuron.training import Schedule, Watch, loss_of, reproducible, train
 
 PLAN = Schedule(epochs=3, batch_size=32, learning_rate=0.01, plateau=None)
 
@@ -184,17 +187,50 @@ def test_the_rate_falls_on_a_plateau(parts, monkeypatch: pytest.MonkeyPatch) -> 
     """× 0.1 after the given number of epochs without a lower validation loss."""
     data, valid, _ = parts
     made = []
-    adam = torch.optim.Adam
 
-    def remember(*args: object, **kwargs: object) -> torch.optim.Optimizer:
-        made.append(adam(*args, **kwargs))
+    def remember(*args: Any) -> Adam:
+        made.append(Adam(*args))
         return made[-1]
 
-    monkeypatch.setattr(torch.optim, "Adam", remember)
+    monkeypatch.setattr("fairneuron.terms.Adam", remember)
     monkeypatch.setattr("fairneuron.training.loss_of", lambda *_: 1.0)
     train(fresh(), data, valid, Schedule(epochs=6, learning_rate=0.01, plateau=2), seed=0)
     assert made[0].param_groups[0]["lr"] == pytest.approx(0.001)
-    assert made[0].param_groups[0]["betas"] == (0.9, 0.9999)
+
+
+def test_plateaus_are_those_of_torch() -> None:
+    """The same rates after the same losses, NaN, tiny gains and tiny rates among them."""
+    rng = np.random.default_rng(0)
+    for patience in (0, 1, 3):
+        losses = [math.nan, 1.0, 0.99995, 0.9998, -0.5, -0.50004, *rng.random(60), *[0.0] * 40]
+        ours, theirs = Adam(fresh().parameters(), 0.01), torch.optim.SGD(fresh().parameters(), 0.01)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, patience=patience)
+        watch = Watch(Schedule(plateau=patience), ours)
+        for loss in losses:
+            watch.improved(loss)
+            scheduler.step(loss)
+            assert ours.param_groups[0]["lr"] == theirs.param_groups[0]["lr"]
+        assert ours.param_groups[0]["lr"] < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adam_is_that_of_torch(dtype: torch.dtype) -> None:
+    """To the bit, with a rate that changes, and a parameter that has no gradient at first."""
+    twins = [fresh().to(dtype), fresh().to(dtype)]
+    twins[1].load_state_dict(twins[0].state_dict())
+    ours = Adam(twins[0].parameters(), 0.01)
+    theirs = torch.optim.Adam(twins[1].parameters(), lr=0.01, betas=(0.9, 0.9999), fused=True)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(30):
+        for index, pair in enumerate(zip(*(m.parameters() for m in twins), strict=True)):
+            gradient = torch.randn(pair[0].shape, generator=generator, dtype=dtype)
+            for parameter in pair:
+                parameter.grad = None if index == 0 and step < 5 else gradient.clone()
+        for optimiser in (ours, theirs):
+            optimiser.param_groups[0]["lr"] = 0.01 if step < 20 else 0.001
+            optimiser.step()
+        for a, b in zip(*(m.parameters() for m in twins), strict=True):
+            assert torch.equal(a, b)
 
 
 def test_all_frozen_is_refused(parts) -> None:

@@ -1,6 +1,7 @@
 """People whose group is not known: listed, counted among everybody, compared with nobody."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -143,13 +144,13 @@ def test_two_known_groups_are_needed() -> None:
 @CALM
 @given(st.integers(0, 2**32))
 def test_parts_still_add_up(seed: int) -> None:
-    """Audits of parts merge into that of the whole."""
+    """Audits of parts merge into that of the whole, but for the median of its scores."""
     data, _ = partly_known(120)
     rng = np.random.default_rng(seed)
     scores, half = rng.random(len(data)), rng.random(len(data)) < 0.5
     parts = [audit_scores(_two(scores[p]), data.subset(p)) for p in (half, ~half)]
     merged, whole = parts[0].merge(parts[1]), audit_scores(_two(scores), data)
-    assert merged.to_dict() == whole.to_dict()
+    assert merged.to_dict() == replace(whole, halves=None).to_dict()
 
 
 def _two(scores: np.ndarray) -> np.ndarray:

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from fairneuron.compare.comparison import Comparison as Comparison
     from fairneuron.compare.comparison import compare as compare
     from fairneuron.data.builtin import load_dataset as load_dataset
+    from fairneuron.data.coloured import coloured as coloured
     from fairneuron.data.dataset import Dataset as Dataset
+    from fairneuron.data.imagefolder import read_images as read_images
     from fairneuron.data.schema import Schema as Schema
     from fairneuron.data.tables import read_table as read_table
     from fairneuron.distributed import activation_paths_on_ray as activation_paths_on_ray
     from fairneuron.errors import FairNeuronError as FairNeuronError
     from fairneuron.errors import FairNeuronWarning as FairNeuronWarning
     from fairneuron.estimator import FairNeuronClassifier as FairNeuronClassifier
+    from fairneuron.mlflow_log import log_to_mlflow as log_to_mlflow
     from fairneuron.models import Predictor as Predictor
     from fairneuron.path_neurons import PathNeurons as PathNeurons
     from fairneuron.path_neurons import path_neurons as path_neurons
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from fairneuron.repair import FairNeuron as FairNeuron
     from fairneuron.repair import Repair as Repair
     from fairneuron.repair import repair as repair
+    from fairneuron.repaired import RepairedClassifier as RepairedClassifier
     from fairneuron.reproduce.run import reproduce as reproduce
     from fairneuron.settings import Schedule as Schedule
     from fairneuron.slicing import activation_paths as activation_paths
@@ -62,6 +66,7 @@ _HOME = {
     "Paths": "paths",
     "Predictor": "models",
     "Repair": "repair",
+    "RepairedClassifier": "repaired",
     "Schedule": "settings",
     "Schema": "data.schema",
     "Search": "tuning",
@@ -70,14 +75,17 @@ _HOME = {
     "audit": "audit",
     "audit_predictions": "predictions",
     "baselines": "baselines",
+    "coloured": "data.coloured",
     "compare": "compare.comparison",
     "judge": "verdict",
     "load_dataset": "data.builtin",
+    "log_to_mlflow": "mlflow_log",
     "mean_activations": "slicing",
     "metrics": "metrics",
     "path_neurons": "path_neurons",
     "path_synapses": "slicing",
     "rare_paths": "clustering",
+    "read_images": "data.imagefolder",
     "read_table": "data.tables",
     "repair": "repair",
     "reproduce": "reproduce.run",

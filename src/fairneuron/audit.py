@@ -18,6 +18,7 @@ from fairneuron.metrics import definitions as m
 from fairneuron.metrics.definitions import METRICS, Counts, Floats
 from fairneuron.models import Network, Predictor, predicted_classes
 
+NO_GROUPS = "the data have no sensitive columns"
 BINS = 1024
 DRAWS = 1000
 TINY = 10
@@ -45,6 +46,9 @@ class Audit:
         levels: Their values per sensitive column, ``(groups, k)`` texts.
         sensitive_names: The k sensitive columns.
         seed: Of the bootstrap and of the noise floor.
+        halves: ``(groups, 2)``: people with a score below, and above, the median score of all
+            people; None without scores, or where parts were merged.
+        class_names: What the labels 0, 1, … mean, if that is known.
     """
 
     counts: npt.NDArray[np.int64]
@@ -53,9 +57,11 @@ class Audit:
     levels: tuple[tuple[str, ...], ...]
     sensitive_names: tuple[str, ...]
     seed: int = 0
+    halves: npt.NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.counts.sum((1, 2)) > 0)[self.compared].sum() < 2:
+        if self.sensitive_names and (self.counts.sum((1, 2)) > 0)[self.compared].sum() < 2:
             raise DataError(
                 "data-single-group",
                 f"An audit compares groups: two or more other than {UNKNOWN!r} must have samples",
@@ -78,6 +84,7 @@ class Audit:
             self,
             counts=self.counts[inside],
             histograms=None if self.histograms is None else self.histograms[inside],
+            halves=None if self.halves is None else self.halves[inside],
             group_names=tuple(self.group_names[g] for g in inside),
             levels=tuple(self.levels[g] for g in inside),
         )
@@ -89,13 +96,21 @@ class Audit:
     @cached_property
     def metrics(self) -> dict[str, float | None]:
         """Name to value; None where ``undefined`` has the reason."""
-        return {name: _plain(self._of(name)._value(name)) for name in METRICS}
+        alone = not self.sensitive_names  # nobody to compare with
+        return {
+            name: None if alone and METRICS[name].groupwise else _plain(self._of(name)._value(name))
+            for name in METRICS
+        }
 
     @cached_property
     def undefined(self) -> dict[str, str]:
         """Why a metric has no value, for those that have none."""
         return {
-            name: METRICS[name].undefined for name, value in self.metrics.items() if value is None
+            name: METRICS[name].undefined
+            if self.sensitive_names or not METRICS[name].groupwise
+            else NO_GROUPS
+            for name, value in self.metrics.items()
+            if value is None
         }
 
     @cached_property
@@ -112,7 +127,7 @@ class Audit:
     def _own_intervals(self) -> dict[str, Interval | None]:
         """Those of the metrics over all groups here."""
         rng = np.random.default_rng([self.seed, 1])
-        values = {name: self._value(name) for name in METRICS}
+        values = {name: self._value(name) for name in METRICS if self.metrics[name] is not None}
         drawn: dict[str, list[Floats]] = {name: [] for name in METRICS}
         for _ in range(DRAWS // 100):  # a part at a time: histograms are large
             parts = {"counts": resample(rng, self.counts, 100)}
@@ -129,10 +144,15 @@ class Audit:
 
         Simulated, 1,000 draws: predictions independent of the group for DP and DPR, independent of
         it given the label for EO and equalised odds, scores independent of it for ABCC. A
-        difference below the floor is no finding.
+        difference below the floor is no finding. With more than two classes, or without groups, the
+        gaps between classes have a floor too: that of a classifier of one accuracy for all classes.
         """
         if self._known is not self:
-            return self._known.noise_floor
+            return self._known.noise_floor | self._class_floor
+        if not self.sensitive_names:
+            return {n: None for n, metric in METRICS.items() if metric.between_groups} | (
+                self._class_floor
+            )
         rng = np.random.default_rng([self.seed, 2])
         label = self.counts.sum(2, keepdims=True)  # (g, y, 1)
         independent = self.counts.sum((0, 1)) / self.counts.sum()  # (p,)
@@ -156,13 +176,50 @@ class Audit:
             if metric.between_groups:
                 value = metric.of(draws[name]) if name in draws else np.full(1, np.nan)
                 floors[name] = _plain(np.nanmean(value)) if np.isfinite(value).any() else None
-        return floors
+        return floors | self._class_floor
+
+    @property
+    def _shows_classes(self) -> bool:
+        """Whether gaps between classes are told in full: for several classes, or without groups."""
+        return not self.sensitive_names or self.counts.shape[1] > 2
+
+    @cached_property
+    def _class_floor(self) -> dict[str, float | None]:
+        """Mean CV and MCD of a classifier that has the accuracy of this one for every class."""
+        if not self._shows_classes:
+            return {}
+        n = self.counts.sum((0, 2))  # (y,)
+        right = np.random.default_rng([self.seed, 3]).binomial(
+            n, float(m.accuracy(self.counts)), size=(DRAWS, n.size)
+        )
+        draws = np.zeros((DRAWS, 1, n.size, n.size), dtype=np.int64)
+        for k in range(n.size):
+            draws[:, 0, k, k] = right[:, k]
+            draws[:, 0, k, k - 1] = n[k] - right[:, k]
+        return {name: _plain(METRICS[name].of(draws).mean()) for name in ("cv", "mcd")}
+
+    @cached_property
+    def classes(self) -> list[dict[str, Any]]:
+        """A row per class: its name, n, its accuracy (its recall), and Wilson's 95 % interval."""
+        n = self.counts.sum((0, 2))
+        right = np.diagonal(self.counts.sum(0))
+        bounds = m.wilson(right, n)
+        return [
+            {
+                "class": self.class_names[k] if self.class_names else str(k),
+                "n": int(n[k]),
+                "accuracy": _plain(value),
+                "interval": [float(bound) for bound in bounds[k]] if n[k] else None,
+            }
+            for k, value in enumerate(m.class_accuracies(self.counts))
+        ]
 
     @cached_property
     def groups(self) -> list[dict[str, Any]]:
-        """A row per group: n, positives, whether it is compared, and its rates.
+        """A row per group: n, positives, whether it is compared, its rates, and its scores.
 
-        Rates are None where undefined. The interval of the selection rate is Wilson's, 95 %.
+        Rates are None where undefined. The interval of the selection rate is Wilson's, 95 %. How
+        many people have a score below and above the median score of all is None without scores.
         """
         selected, n = self.counts[..., m.POSITIVE].sum(-1), self.counts.sum((1, 2))
         intervals = m.wilson(selected, n)
@@ -180,6 +237,8 @@ class Audit:
                 "compared": bool(self.compared[g]),
                 **{rate: _plain(values[g]) for rate, values in rates.items()},
                 "selection_interval": [float(bound) for bound in intervals[g]] if n[g] else None,
+                "score_below_median": None if self.halves is None else int(self.halves[g, 0]),
+                "score_above_median": None if self.halves is None else int(self.halves[g, 1]),
             }
             for g, name in enumerate(self.group_names)
         ]
@@ -200,6 +259,7 @@ class Audit:
             self,
             counts=np.einsum("mg,gyp->myp", member, self.counts),
             histograms=None if histograms is None else np.einsum("mg,gyb->myb", member, histograms),
+            halves=None if self.halves is None else member @ self.halves,
             group_names=names,
             levels=tuple((name,) for name in names),
             sensitive_names=(column,),
@@ -223,6 +283,7 @@ class Audit:
             self,
             counts=self.counts + other.counts,
             histograms=np.add(self.histograms, other.histograms) if both else None,  # type: ignore[arg-type]
+            halves=None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -236,6 +297,9 @@ class Audit:
             "noise_floor": self.noise_floor,
             "undefined": self.undefined,
             "groups": self.groups,
+            **(
+                {} if self.sensitive_names and len(self.classes) <= 2 else {"classes": self.classes}
+            ),
             **({"by_column": by_column} if by_column else {}),
         }
 
@@ -268,20 +332,32 @@ class Audit:
             (g["group"], f"{g['n']:,}", *(_shown(g[rate]) for rate in RATE_TITLES))
             for g in self.groups
         ]
-        by, gap, floor = " and ".join(self.sensitive_names), "dp", self.noise_floor.get("dp")
+        of_classes = [
+            (row["class"], f"{row['n']:,}", _shown(row["accuracy"])) for row in self.classes
+        ]
+        tables = []
+        if self.sensitive_names:
+            tables.append(table("Groups", ("group", "n", *RATE_TITLES.values()), groups))
+        if self._shows_classes:
+            tables.append(table("Classes", ("class", "n", "accuracy"), of_classes))
+        by, gap = f"between groups by {' and '.join(self.sensitive_names)} ", "dp"
+        if not self.sensitive_names:
+            by, gap = "", "mcd"
+        alike = "treats all groups alike" if self.sensitive_names else "serves all classes alike"
         return snippet(
-            f"The {METRICS[gap].title} between groups by {by} is {_shown(self.metrics[gap])} "
-            f"(n = {self.counts.sum():,}); a model that treats all groups alike would show "
-            f"{_shown(floor)} on average.",
+            f"The {METRICS[gap].title} {by}is {_shown(self.metrics[gap])} "
+            f"(n = {self.counts.sum():,}); a model that {alike} would show "
+            f"{_shown(self.noise_floor.get(gap))} on average.",
             table("Metrics", head, rows),
-            table("Groups", ("group", "n", *RATE_TITLES.values()), groups),
+            *tables,
         )
 
     def __repr__(self) -> str:
         shown = ", ".join(
             f"{k} {v:.3f}"
             for k, v in self.metrics.items()
-            if v is not None and k in ("accuracy", "dp", "eo")
+            if v is not None
+            and k in (("accuracy", "dp", "eo") if self.sensitive_names else ("accuracy", "mcd"))
         )
         return f"Audit(n={self.counts.sum()}, {shown})"
 
@@ -298,7 +374,8 @@ def audit(
     """Audits a classifier on labelled data with groups.
 
     People count, not their weights in training. Groups of 1 to 9 samples are a warning, with the
-    intervals of their selection rates.
+    intervals of their selection rates. Data without sensitive columns have no groups: the gaps
+    between classes (``cv``, ``mcd``, ``Audit.classes``) are measured, the others are undefined.
 
     Args:
         model: A module that maps ``x`` to logits (see ``fairneuron.models``), or what a mitigator
@@ -349,6 +426,8 @@ def audit_scores(
         levels=_levels(data),
         sensitive_names=data.sensitive_names,
         seed=seed,
+        halves=_halves(scores[:, m.POSITIVE], data),
+        class_names=data.class_names if len(data.class_names) == classes else (),
     )
 
 
@@ -367,6 +446,13 @@ def _histograms(scores: npt.NDArray[np.float64], data: Dataset, bins: int) -> np
     shape = (len(data.group_names), 2, bins)
     cells = histogram_cells(scores, data, bins)
     return np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape)
+
+
+def _halves(score: npt.NDArray[np.float64], data: Dataset) -> npt.NDArray[np.int64]:
+    """Per group, how many scores are below and above the median of all, ``(groups, 2)``."""
+    middle = np.median(score) if len(score) else 0.0
+    sides = (data.group[score < middle], data.group[score > middle])
+    return np.stack([np.bincount(side, minlength=len(data.group_names)) for side in sides], axis=1)
 
 
 def predict(model: nn.Module | Predictor, data: Dataset) -> npt.NDArray[np.float64]:

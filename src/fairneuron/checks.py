@@ -56,7 +56,7 @@ def check_model(
 
     Args:
         model: Anything; see ``fairneuron.models`` for what is accepted.
-        x: ``(n, features)`` that it is to read.
+        x: ``(n, features)`` or ``(n, channels, …)`` that it is to read.
         feature_names: The columns of ``x``, for messages and to compare with the model's attribute
             ``feature_names_in_`` or ``feature_names`` if it has one.
         left_out: Columns of the table that are no inputs, and why, as in "sex (sensitive)".
@@ -66,9 +66,12 @@ def check_model(
         ModelError: See the ``model-*`` codes.
     """
     require_module(model)
-    if x.ndim != 2:
+    if x.ndim < 2:
         raise DataError(
-            "data-shape", "Inputs must be (n, features)", got=tuple(x.shape), cure="Reshape them."
+            "data-shape",
+            "Inputs must be (n, features), or (n, channels, …)",
+            got=tuple(x.shape),
+            cure="Reshape them.",
         )
     require_weights(model)
     if feature_names:
@@ -78,18 +81,18 @@ def check_model(
         before, model = model, full_precision(copied(model))
     rows = x[:_FEW]
     if bool((bad := ~torch.isfinite(rows)).any()):
-        row, column = bad.nonzero()[0].tolist()
+        first = tuple(bad.nonzero()[0].tolist())
         raise DataError(
             "data-nonfinite",
             "Inputs must be finite numbers",
-            got=f"{float(rows[row, column])} in row {row}, column {column} (the first is 0)",
+            got=f"{float(rows[first])} in row {first[0]}, column {first[1]} (the first is 0)",
             cure="Fill or drop these rows.",
         )
     if not len(rows):
         return
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices=devices), evaluation(model):
-        with watched_widths(model, x.shape[1], feature_names, left_out):
+        with watched_widths(model, x.shape[1:], feature_names, left_out):
             _check_repeatable(model, rows)
             _check_logits(model, rows)
         if retrained:
@@ -190,6 +193,17 @@ def _check_gradient(model: nn.Module, x: torch.Tensor) -> None:
         )
 
 
+def require_table(x: torch.Tensor) -> None:
+    """Raises a ``DataError`` for images where a network of ours is to be trained."""
+    if x.ndim != 2:
+        raise DataError(
+            "data-shape",
+            "The networks that are trained here read tables (n, features)",
+            got=tuple(x.shape),
+            cure="Train a network of your own on images, and give that.",
+        )
+
+
 def require_module(model: object) -> None:
     """Raises a ``ModelError`` unless the model is a module."""
     if isinstance(model, nn.Module) and hasattr(model, "_modules"):
@@ -274,11 +288,30 @@ def _own_names(model: nn.Module) -> list[str] | None:
     return None
 
 
+def _widths(module: nn.Module, value: torch.Tensor, *, image: bool) -> tuple[int, int]:
+    """How many columns or channels a layer expects, and how many it gets."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, value.shape[-1]
+    if isinstance(module, nn.BatchNorm1d) and value.ndim > 1:
+        return module.num_features, value.shape[1]
+    if isinstance(module, nn.Conv2d) and value.ndim == 4 and image:
+        return module.in_channels, value.shape[1]
+    return 0, 0
+
+
 @contextmanager
 def watched_widths(
-    model: nn.Module, width: int, names: Sequence[str], left_out: Sequence[str]
+    model: nn.Module, shape: Sequence[int], names: Sequence[str], left_out: Sequence[str]
 ) -> Iterator[None]:
-    """Refuses, while inside, a layer that gets another number of columns than it expects."""
+    """Refuses, while inside, a layer that gets another number of columns than it expects.
+
+    Args:
+        model: Whose layers are watched.
+        shape: Of a sample: ``(features,)``, or ``(channels, …)``.
+        names: Of the features, for messages.
+        left_out: As in ``check_model``.
+    """
+    width, image = shape[0], " × ".join(map(str, shape)) if len(shape) > 1 else ""
 
     def look(
         module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], name: str
@@ -286,14 +319,17 @@ def watched_widths(
         value = next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None)
         if value is None or value.ndim == 0:
             return
-        if isinstance(module, nn.Linear):
-            expected, got = module.in_features, value.shape[-1]
-        elif isinstance(module, nn.BatchNorm1d) and value.ndim > 1:
-            expected, got = module.num_features, value.shape[1]
-        else:
-            return
+        expected, got = _widths(module, value, image=bool(image))
         if expected == got:
             return
+        if image:
+            what = "channels" if isinstance(module, nn.Conv2d) else "inputs"
+            raise ModelError(
+                "model-width",
+                f"{f'Its layer {name!r}' if name else 'The model'} expects {expected} {what}",
+                got=f"{got}, from data of {image}",
+                cure="Give data of the size and the channels that it was trained on.",
+            )
         asked = "The model" if got == width else f"Its layer {name!r}"
         of_data = f"data with {width}" if got == width else f"{got}, from data with {width}"
         absent = f"No inputs are: {listed(left_out)}. " if left_out else ""
@@ -307,7 +343,7 @@ def watched_widths(
 
     handles = []
     for path, module in model.named_modules():
-        if isinstance(module, (nn.Linear, nn.BatchNorm1d)):
+        if isinstance(module, (nn.Linear, nn.BatchNorm1d, nn.Conv2d)):
             handles.append(
                 module.register_forward_pre_hook(
                     lambda m, a, k, path=path: look(m, a, k, path), with_kwargs=True

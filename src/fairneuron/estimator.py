@@ -20,8 +20,9 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from fairneuron.audit import Audit, audit
 from fairneuron.data.dataset import Dataset, Floats, Ints
 from fairneuron.errors import require_range
-from fairneuron.forward import evaluation, logits
+from fairneuron.forward import evaluation, logits, placed
 from fairneuron.limits import DEFAULT_LIMIT, Limit
+from fairneuron.models import predicted_classes
 from fairneuron.recipes import Settings
 from fairneuron.repair import FairNeuron, Repair
 from fairneuron.settings import Schedule
@@ -30,7 +31,47 @@ from fairneuron.training import train_classifier
 BATCH = 8192
 
 
-class FairNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # they are untyped
+class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # they are untyped
+    """What a classifier says by the logits of its network.
+
+    Subclasses set ``classes_``, ``repair_`` and ``_order``, the class of each output of the network
+    (which is its own inverse), and give ``_outputs``.
+    """
+
+    classes_: npt.NDArray[Any]
+    repair_: Repair | None
+    _order: Ints
+
+    def _outputs(self, X: Any) -> Floats:  # noqa: N803
+        """Logits ``(n,)`` of the network's class 1, or ``(n, classes)``."""
+        raise NotImplementedError
+
+    def decision_function(self, X: Any) -> Floats:  # noqa: N803
+        """Logits: ``(n,)`` of ``classes_[1]`` for two classes, ``(n, classes)`` for more.
+
+        Of two class logits it is their difference.
+        """
+        out = self._outputs(X)
+        if out.ndim == 2 and out.shape[1] == 2:
+            out = out[:, 1] - out[:, 0]
+        if out.ndim == 1:
+            return out if self._order[1] == 1 else -out
+        return out[:, self._order]
+
+    def predict_proba(self, X: Any) -> Floats:  # noqa: N803
+        """Probabilities of ``classes_``, ``(n, classes)``."""
+        out = self.decision_function(X)
+        one = out.ndim == 1
+        return np.stack([expit(-out), expit(out)], axis=1) if one else softmax(out, axis=1)
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
+        """Labels ``(n,)``: the most probable ones; of two classes by the repair's threshold."""
+        proba = self.predict_proba(X)[:, self._order]
+        threshold = 0.5 if self.repair_ is None else self.repair_.threshold
+        return self.classes_[self._order[predicted_classes(proba, threshold)]]
+
+
+class FairNeuronClassifier(NetworkClassifier):
     """Trains the paper's network and, where sensitive features are given, repairs it.
 
     Inputs are standardised. A part of the rows, stratified on label and group, is for validation:
@@ -119,7 +160,7 @@ class FairNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         check_classification_targets(y)
         check_consistent_length(x, sensitive_features)
         weight = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
-        table, names = _columns(sensitive_features, len(x))
+        table, names = columns_of(sensitive_features, len(x))
         kept = weight > 0
         x, weight, table = x[kept], weight[kept], table[kept]
         codes = self._encoded(y[kept])
@@ -130,11 +171,11 @@ class FairNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             table,
             sensitive_names=names,
             positive=str(self.classes_[self._order[1]]),
-            sample_weight=_unless_alike(weight),
+            sample_weight=unless_alike(weight),
         )
         rows, ids = _sorted(np.column_stack([x, codes, people.group]))
         first = np.flatnonzero(np.diff(ids, prepend=-1))
-        total = _unless_alike(np.bincount(ids, weight[rows]).astype(np.float64))
+        total = unless_alike(np.bincount(ids, weight[rows]).astype(np.float64))
         self.scaler_ = StandardScaler().fit(x[rows[first]], sample_weight=total)
         people = replace(
             people.subset(rows),
@@ -144,7 +185,7 @@ class FairNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             ),
         )
         distinct = replace(people.subset(first), weight=total)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = seed_of(self.random_state)
         part = _split(distinct, self.validation_fraction, seed)
         train = distinct.subset(part == 0)
         network = train_classifier(
@@ -155,7 +196,7 @@ class FairNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             seed=seed,
             schedule=schedule,
         )
-        self.repair_: Repair | None = None
+        self.repair_ = None
         self.audit_: Audit | None = None
         if sensitive_features is None:
             self.network_: torch.nn.Module = network.double()
@@ -164,27 +205,10 @@ class FairNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             self._repair(mitigator, network, *parts, seed=seed)
         return self
 
-    def decision_function(self, X: Any) -> Floats:  # noqa: N803
-        """Logits: ``(n,)`` of ``classes_[1]`` for two classes, ``(n, classes)`` for more."""
+    def _outputs(self, X: Any) -> Floats:  # noqa: N803
         check_is_fitted(self, "network_")
         x = validate_data(self, X, dtype=np.float64, reset=False)
-        inputs = torch.from_numpy(self.scaler_.transform(x))
-        with evaluation(self.network_):
-            out = torch.cat([logits(self.network_, batch) for batch in inputs.split(BATCH)]).numpy()
-        if out.ndim == 1:
-            return out if self._order[1] == 1 else -out
-        return out[:, self._order]
-
-    def predict_proba(self, X: Any) -> Floats:  # noqa: N803
-        """Probabilities of ``classes_``, ``(n, classes)``."""
-        out = self.decision_function(X)
-        one = out.ndim == 1
-        return np.stack([expit(-out), expit(out)], axis=1) if one else softmax(out, axis=1)
-
-    def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
-        """The most probable label of each row, ``(n,)``."""
-        out = self.decision_function(X)
-        return self.classes_[(out > 0).astype(np.int64) if out.ndim == 1 else out.argmax(1)]
+        return outputs_of(self.network_, torch.from_numpy(self.scaler_.transform(x)))
 
     def _settings(self) -> tuple[Schedule, FairNeuron]:
         """What the parameters say, checked before any work."""
@@ -228,10 +252,23 @@ class FairNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     ) -> None:
         self.repair_ = mitigator.repair(network, train, valid, seed=seed)
         self.network_ = copy.deepcopy(self.repair_.model).double()
-        self.audit_ = audit(self.network_, valid, seed=seed)
+        self.audit_ = audit(self.network_, valid, threshold=self.repair_.threshold, seed=seed)
 
 
-def _columns(sensitive: Any, n: int) -> tuple[npt.NDArray[Any], list[str] | None]:
+def seed_of(random_state: int | np.random.RandomState | None) -> int:
+    """A seed from scikit-learn's kind of them."""
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def outputs_of(network: torch.nn.Module, inputs: torch.Tensor) -> Floats:
+    """Logits of all rows, ``(n,)`` or ``(n, classes)``."""
+    with evaluation(network):
+        batches = [logits(network, placed(network, batch)) for batch in inputs.split(BATCH)]
+    found: Floats = torch.cat(batches).double().cpu().numpy()
+    return found
+
+
+def columns_of(sensitive: Any, n: int) -> tuple[npt.NDArray[Any], list[str] | None]:
     """Sensitive features as ``(n, k)`` values, and their names if they have some.
 
     Without any, all are in one group.
@@ -255,7 +292,8 @@ def _sorted(table: npt.NDArray[Any]) -> tuple[Ints, Ints]:
     return order, np.concatenate([[0], np.cumsum(changed)])
 
 
-def _unless_alike(weight: Floats) -> Floats | None:
+def unless_alike(weight: Floats) -> Floats | None:
+    """Weights ``(n,)``; None where they are all the same."""
     return None if (weight == weight[0]).all() else weight
 
 

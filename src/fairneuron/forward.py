@@ -92,7 +92,7 @@ def logits(model: Callable[[torch.Tensor], object], x: torch.Tensor) -> torch.Te
     if out.ndim not in (1, 2) or len(out) != len(x) or 0 in out.shape[1:]:
         raise ModelError(
             "model-output",
-            "The model must map (n, features) to (n,), (n, 1) or (n, classes)",
+            "The model must map (n, …) to (n,), (n, 1) or (n, classes)",
             got=f"{tuple(out.shape)} for n = {len(x)}",
             cure="Check the last layer.",
         )

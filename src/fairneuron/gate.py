@@ -13,7 +13,6 @@ from typing import Any
 
 from fairneuron.errors import printable
 from fairneuron.limits import violation
-from fairneuron.metrics.definitions import METRICS
 
 TITLE = "fairneuron audit"
 MOST_GROUPS = 10
@@ -92,6 +91,8 @@ def _compared(found: Mapping[str, Any], metric: str, limit: float) -> Held:
 
 def bound_text(metric: str, limit: float) -> str:
     """The limit in words: "at most" for gaps, "at least" for ratios."""
+    from fairneuron.metrics.definitions import METRICS
+
     return f"at {'most' if METRICS[metric].best == 0 else 'least'} {limit:g}"
 
 

@@ -1,4 +1,4 @@
-"""Limits: which gap is accepted. Free of torch, so that a bad limit is refused at once."""
+"""Limits: which gap is accepted. Free of torch and numpy, so that a bad one is refused at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from numbers import Real
 
 from fairneuron.errors import OptionError, require_known
-from fairneuron.metrics.definitions import METRICS
 
 ROUNDING = 1e-9  # .525 − .475 is a little above .05
 
@@ -21,6 +20,8 @@ def check_limit(limit: Limit) -> dict[str, float]:
     Raises:
         OptionError: For metrics that compare no groups, or bounds outside [0, 1].
     """
+    from fairneuron.metrics.definitions import METRICS
+
     known = [
         name
         for name, metric in METRICS.items()
@@ -47,6 +48,8 @@ def check_limit(limit: Limit) -> dict[str, float]:
 
 def violation(metric: str, value: float, bound: float) -> float:
     """How far a value lies beyond its limit; 0 within, and at it up to rounding."""
+    from fairneuron.metrics.definitions import METRICS
+
     best = METRICS[metric]
     beyond = best.shortfall(value) - best.shortfall(bound)
     return 0.0 if beyond < ROUNDING else beyond

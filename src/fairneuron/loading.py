@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairneuron.data.arrays import dataset_of_arrays, read_npz
-from fairneuron.data.builtin import SOURCES, load_dataset
+from fairneuron.data.arrays import dataset_of_arrays, part_of_words, read_npz
+from fairneuron.data.builtin import KNOWN, SOURCES, load_dataset
 from fairneuron.data.columns import require_columns
+from fairneuron.data.imagefolder import TABLE, image_files, read_images
 from fairneuron.data.schema import Schema
 from fairneuron.data.tables import read_table
 from fairneuron.errors import (
     DataError,
     ModelError,
+    OptionError,
     did_you_mean,
     warn,
 )
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
 Parts = tuple["Dataset", "Dataset", "Dataset"]
 SPLIT = "fairneuron.split"  # entry in the header of weights
-_PART = {"train": 0, "training": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +77,9 @@ def read_own_table(choice: DataChoice, *, inputs: bool = True) -> Table:
     frame, part = _joined(frames, choice)
     if choice.split_column is not None:
         require_columns(frame, [choice.split_column])
-        part = _part_of(frame.pop(choice.split_column))
-    sensitive = _resolved(choice.sensitive, frame)
-    drop = _resolved(choice.drop, frame)
+        part = part_of_words(frame.pop(choice.split_column))
+    sensitive = resolved(choice.sensitive, frame)
+    drop = resolved(choice.drop, frame)
     options: dict[str, Any] = {
         "target": str(choice.target),
         "positive": choice.positive,
@@ -167,6 +168,8 @@ def _load(choice: DataChoice, table: Table | None) -> tuple[Dataset, Ints | None
         return load_dataset(str(choice.data), sensitive=chosen, include_sensitive=include), None
     if choice.kind == "arrays":
         return _load_arrays(choice)
+    if choice.kind == "images":
+        return _load_images(choice)
     table = table or read_own_table(choice)
     return encode_table(table.frame, table.schema, choice), table.part
 
@@ -198,6 +201,13 @@ def load_model(
 
     train, valid, _ = parts
     choice = subject.model
+    if train.x.ndim > 2 and not choice.given:
+        raise OptionError(
+            "option-model",
+            "Images need a trained network of yours",
+            got="none: those that are trained here read tables",
+            cure="Give --model MODULE:FUNCTION and --weights FILE.",
+        )
     if choice.given:
         model = given_model(choice.model, choice.weights)
         left_out = [f"{name} ({why})" for name, why in train.schema.unused] if train.schema else []
@@ -227,9 +237,22 @@ def sums(choice: DataChoice) -> dict[str, str]:
         return {}
     found = {}
     for path in choice.files:
+        if path.is_dir():
+            found[str(path)] = _folder_sum(path)
+            continue
         with path.open("rb") as file:
             found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
+
+
+def _folder_sum(folder: Path) -> str:
+    """A sum over the names and contents of images, and of their table."""
+    total, table = hashlib.sha256(), [TABLE] if (folder / TABLE).is_file() else []
+    for name in (*table, *image_files(folder)):
+        with (folder / name).open("rb") as file:
+            each = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{each}  {name}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
 
 
 def parts_sum(parts: Parts) -> str:
@@ -248,7 +271,7 @@ def split_name(subject: Subject, parts: Parts, files: Mapping[str, str] | None =
     columns, which a split of ours is stratified on.
     """
     choice = subject.data
-    name = choice.data if choice.kind == "builtin" else None
+    name = choice.data if choice.data in KNOWN else None
     files = sums(choice) if files is None else files
     facts = [name, *files.values(), subject.seed, choice.split_column]
     split = hashlib.sha256(json.dumps(facts).encode())
@@ -287,29 +310,7 @@ def _joined(frames: Sequence[pd.DataFrame], choice: DataChoice) -> tuple[pd.Data
     return pd.concat([frame[columns] for frame in frames], ignore_index=True), part
 
 
-def _part_of(column: pd.Series[Any]) -> Ints:
-    """0, 1 or 2 per row, from words such as train, valid and test."""
-    words = column.astype(str).str.strip().str.lower()
-    unknown = words[~words.isin(list(_PART))]
-    if len(unknown):
-        raise DataError(
-            "data-split-column",
-            f"The split column {column.name!r} must say train, valid or test",
-            got=repr(column.loc[unknown.index[0]]),
-            cure=did_you_mean(str(unknown.iloc[0]), _PART),
-        )
-    part: Ints = np.asarray(words.map(_PART)).astype(np.int64)
-    if not {0, 2} <= set(part.tolist()):
-        raise DataError(
-            "data-split-column",
-            f"The split column {column.name!r} must have train and test rows",
-            got=", ".join(sorted(set(words))),
-            cure="Leave the option out to let us split.",
-        )
-    return part
-
-
-def _resolved(given: Sequence[str], frame: pd.DataFrame) -> list[str]:
+def resolved(given: Sequence[str], frame: pd.DataFrame) -> list[str]:
     """Column names: each text is one, or several with commas between."""
     names = [
         name
@@ -346,22 +347,18 @@ def _load_arrays(choice: DataChoice) -> tuple[Dataset, Ints | None]:
     ]
     if choice.data is None:
         return _joined_arrays(datasets, choice)
-    split = loaded[0].get("split")
-    if split is None:
-        return datasets[0], None
-    import pandas as pd
+    return datasets[0], datasets[0].part
 
-    words = pd.Series(split.reshape(-1), name="split")
-    if words.dtype.kind in "iu" and words.isin([0, 1, 2]).all():
-        words = words.map({0: "train", 1: "valid", 2: "test"})
-    if len(words) != len(datasets[0]):
-        raise DataError(
-            "data-lengths",
-            "split must have an entry per row",
-            got=f"{len(words)} for {len(datasets[0])} rows",
-            cure="Check how it was cut.",
+
+def _load_images(choice: DataChoice) -> tuple[Dataset, Ints | None]:
+    if choice.data in KNOWN:
+        data = load_dataset(str(choice.data))
+    else:
+        chosen = [n.strip() for text in choice.sensitive for n in text.split(",")]
+        data = read_images(
+            str(choice.data), sensitive=chosen, positive=choice.positive, name=choice.name
         )
-    return datasets[0], _part_of(words)
+    return data, data.part
 
 
 def _joined_arrays(datasets: Sequence[Dataset], choice: DataChoice) -> tuple[Dataset, Ints]:

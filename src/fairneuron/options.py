@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fairneuron.configured import configured, declare
 from fairneuron.data.builtin import SOURCES
 from fairneuron.errors import OptionError, require_known
 from fairneuron.subject import DataChoice, ModelChoice, Subject
@@ -27,6 +28,12 @@ Limits = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run folder.")]
+Interactive = Annotated[
+    bool,
+    typer.Option(
+        "--interactive", help="Write front.html, too: the front, to hover, tap and toggle."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Part = Annotated[str, typer.Option(help="Which part of the data: train, valid, test or all.")]
 Gamma = Annotated[
@@ -86,6 +93,15 @@ def subject_of(
     positive: Annotated[
         str | None, typer.Option(help="The label that counts as y = 1.", **DATA)
     ] = None,
+    outcome: Annotated[
+        str | None,
+        typer.Option(
+            help="What y = 1 is to a person, favourable or harmful: whom impact ratios count as "
+            "selected.",
+            show_default="not stated",
+            **DATA,
+        ),
+    ] = None,
     sensitive: Annotated[
         list[str] | None,
         typer.Option(
@@ -135,6 +151,14 @@ def subject_of(
         int, typer.Option(help="And its outputs: 1 logit, or 2 class logits.", **MODEL)
     ] = 1,
     threshold: Annotated[float, typer.Option(help="On the probability of y = 1.", **MODEL)] = 0.5,
+    intended_use: Annotated[
+        str | None,
+        typer.Option(
+            help="What the model is for, in your words; for the model card of reports.",
+            show_default="not stated",
+            **MODEL,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same result.")] = 0,
 ) -> Subject:
     """The options that say what is audited or repaired, in one place for all commands."""
@@ -148,6 +172,7 @@ def subject_of(
             split_column=split_column,
             target=target,
             positive=positive,
+            outcome=outcome,
             sensitive=tuple(_pieces(listed) if data in SOURCES else listed),
             include_sensitive=include_sensitive,
             drop=tuple(drop or ()),
@@ -159,6 +184,7 @@ def subject_of(
         ModelChoice(model, weights, widths_of(hidden), outputs),
         seed,
         threshold,
+        intended_use,
     )
 
 
@@ -178,11 +204,8 @@ def with_subject(command: Callable[..., None]) -> Callable[..., None]:
         command(subject=subject_of(**chosen), **given)
 
     others = [p for p in options.values() if p.name not in own]
-    parameters = [*(p for p in own.values() if p.name != "subject"), *others]
-    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
-    run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in keyword_only}
-    return run
+    declare(run, [*(p for p in own.values() if p.name != "subject"), *others])
+    return configured(run, shared=[p.name for p in others])
 
 
 def widths_of(text: str) -> tuple[int, ...]:

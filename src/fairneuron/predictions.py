@@ -84,7 +84,9 @@ def _audited(
     _require_direction(classes, scores)
     size = max(size, int(classes.max(initial=0)) + 1)
     counts = group_counts(data.y, classes, data.group, len(data.group_names), size)
-    return replace(found, counts=counts, histograms=None if scores is None else found.histograms)
+    if scores is None:
+        return replace(found, counts=counts, histograms=None, halves=None)
+    return replace(found, counts=counts)
 
 
 def audit_predictions_file(
@@ -151,6 +153,8 @@ def _known(choice: DataChoice, data: Dataset) -> dict[str, int]:
     """The labels of the data, as texts, with their classes."""
     if data.schema is not None:
         return {data.schema.negative: 0, data.schema.positive: 1}
+    if data.class_names:
+        return {name: k for k, name in enumerate(data.class_names)}
     if choice.positive is None:
         return {str(k): k for k in range(int(data.y.max(initial=0)) + 1)}
     labels = label_texts(np.asarray(read_arrays(choice.files[0])["y"]))

@@ -277,6 +277,7 @@ class FairNeuron:
         """What the recipe works on, once it has been found good."""
         budget = None if self.time_budget is None else Budget(self.time_budget)
         terms = Terms(self.loss, self.optimiser, budget)
+        train.require_groups()
         Network(model).check(train, retrained=True)
         require_classes(train, valid)
         train, valid = class_weighted(train, valid, self.class_weight)

@@ -16,6 +16,7 @@ from torch import nn
 
 from fairneuron.audit import Audit, audit, audit_scores, predict
 from fairneuron.checkpoints import tensor_bytes
+from fairneuron.clustering import PathSummary
 from fairneuron.data.builtin import SOURCES
 from fairneuron.data.dataset import Dataset
 from fairneuron.io import to_json, write_folder
@@ -31,7 +32,11 @@ from fairneuron.loading import (
     split_name,
     sums,
 )
+from fairneuron.pathways import pathways
+from fairneuron.recipes import Paper
 from fairneuron.repair import FairNeuron, Repair
+from fairneuron.report import front
+from fairneuron.report.document import repair_document
 from fairneuron.report.html import repair_page
 from fairneuron.report.markdown import report
 from fairneuron.resuming import kept_in
@@ -82,6 +87,7 @@ class Run:
         seconds: What took how long.
         texts: The columns of the user's table that were read as texts.
         files: The sha256 sums of the user's data files, by name.
+        pathways: The original's paths on training data, as plain values.
     """
 
     subject: Subject
@@ -94,6 +100,7 @@ class Run:
     seconds: dict[str, float]
     texts: tuple[str, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
+    pathways: dict[str, Any] | None = None
 
     @property
     def after(self) -> Audit:
@@ -128,21 +135,30 @@ class Run:
                 for trial in result.trials
             ],
             "explanation": result.explanation.to_dict(),
+            **({} if self.pathways is None else {"pathways": self.pathways}),
         }
 
-    def write(self, folder: Path, *, overwrite: bool = False) -> None:
-        """Writes the run folder atomically: weights, result, reports, timings, manifest."""
+    def write(self, folder: Path, *, overwrite: bool = False, interactive: bool = False) -> None:
+        """Writes the run folder atomically: weights, result, reports, timings, manifest.
+
+        Args:
+            folder: Where.
+            overwrite: Whether to replace a run folder of ours.
+            interactive: Whether to write ``front.html``, too.
+        """
         result = self.to_dict()
-        front = {str(number): proof.to_dict() for number, proof in self.proofs.items()}
+        proofs = {str(number): proof.to_dict() for number, proof in self.proofs.items()}
         files = {
             "original.safetensors": self._weights(self.original),
             "repaired.safetensors": self._weights(self.repair.model),
             "candidates.safetensors": self._candidates(),
             "encoding.json": to_json(self._encoding()),
-            "front.json": to_json(front),
+            "front.json": to_json(proofs),
             "result.json": to_json(result),
             "report.md": report(result).encode(),
             "report.html": repair_page(result),
+            "report.json": to_json(repair_document(result)),
+            **({front.FILE: front.front_page(result, proofs)} if interactive else {}),
             "timings.json": to_json(self.seconds),
         }
         write_folder(folder, files, overwrite=overwrite)
@@ -153,7 +169,7 @@ class Run:
         scaling = test.scaling
         return {
             "format": 1,
-            "kind": "arrays" if choice.kind == "arrays" else "table",
+            "kind": "arrays" if choice.kind in ("arrays", "images") else "table",
             "encode": choice.encode,
             "model": self.subject.model.model,
             "delimiter": choice.delimiter,
@@ -241,13 +257,29 @@ def run_repair(
     for done, number in enumerate(sorted(kept), start=1):
         proofs[number] = _proof(subject, original, result, kept[number], parts)
         progress("proving", done, len(kept))
+    paths = pathways(original, train, seed=subject.seed, **_slicing(result))
     seconds = {
         "base_model": trained - start,
         "repair": repaired - trained,
         "audit": time.perf_counter() - repaired,
     }
     texts = () if table is None else table.texts
-    return Run(subject, original, result, before, proofs, parts, about, seconds, texts, files)
+    return Run(
+        *(subject, original, result, before, proofs, parts, about, seconds, texts, files),
+        pathways=paths,
+    )
+
+
+def _slicing(result: Repair) -> dict[str, Any]:
+    """How recipe ``paper`` sliced for what was chosen; nothing of the other recipe."""
+    found = result.explanation
+    if not isinstance(result.recipe, Paper) or not isinstance(found, PathSummary):
+        return {}
+    return {
+        "gamma": found.gamma,
+        "theta": found.theta,
+        "contribution": result.recipe.contribution,
+    }
 
 
 def _agree(state: State, about: Mapping[str, Any], subject: Subject, parts: Parts) -> None:
@@ -273,6 +305,8 @@ def about_of(
     """What a result is of, but for the values in data and models."""
     recipe = mitigator.recipe
     further = {k: options[k] for k in ("class_weight", "time_budget") if options.get(k) is not None}
+    if subject.intended_use is not None:
+        further["intended_use"] = subject.intended_use
     return {
         "data": described(subject, test, files, part="test"),
         "configuration": {
@@ -309,9 +343,11 @@ def described(
     choice = subject.data
     if choice.kind == "builtin":
         means = SOURCES[choice.name].positive_means
+        outcome: str | None = SOURCES[choice.name].outcome
     else:
-        means = f"{choice.target or 'y'} is {data.positive}"
-    found = data.describe() | {"part": part, "positive_means": means}
+        means, outcome = f"{choice.target or 'y'} is {data.positive}", choice.outcome
+        means += f" (the {outcome} outcome)" if outcome else ""
+    found = data.describe() | {"part": part, "positive_means": means, "outcome": outcome}
     if files:
         found["sha256"] = dict(files)
     schema = data.schema

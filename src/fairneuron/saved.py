@@ -136,11 +136,12 @@ class Saved:
         labels = None if schema is None else [schema.negative, schema.positive]
         return _csv(classes, scores[:, 1], labels)
 
-    def choose(self, limit: Limit) -> dict[str, Any]:
+    def choose(self, limit: Limit, *, interactive: bool = False) -> dict[str, Any]:
         """Chooses among the candidates anew, by their validation figures, and rewrites the folder.
 
         Args:
             limit: Metric to bound; the metrics must be those of the repair.
+            interactive: Whether to write ``front.html``, if it is not there anyway.
 
         Returns:
             The new content of ``result.json``.
@@ -148,6 +149,8 @@ class Saved:
         Raises:
             OptionError: For other metrics.
         """
+        from fairneuron.report.document import repair_document
+        from fairneuron.report.front import FILE, front_page
         from fairneuron.report.html import repair_page
         from fairneuron.report.markdown import report
         from fairneuron.trials import Trial, choose
@@ -191,7 +194,10 @@ class Saved:
                 "result.json": to_json(result),
                 "report.md": report(result).encode(),
                 "report.html": repair_page(result),
+                "report.json": to_json(repair_document(result)),
             }
+            if interactive or FILE in files:
+                files[FILE] = front_page(result, front)
         write_folder(self.folder, files, overwrite=True)
         return result
 
@@ -274,6 +280,7 @@ def _json(content: bytes) -> dict[str, Any]:
 
 def _arrays(path: Path, names: list[str]) -> np.ndarray[Any, Any]:
     """The inputs of a file of arrays, whose features must have these names, if they have any."""
+    from fairneuron.data.arrays import as_read, channels_first
     from fairneuron.loading import read_arrays
 
     arrays = read_arrays(path)
@@ -284,13 +291,13 @@ def _arrays(path: Path, names: list[str]) -> np.ndarray[Any, Any]:
             got="none",
             cure=did_you_mean("x", arrays),
         )
-    x = arrays["x"]
+    x = channels_first(arrays["x"])
     with np.errstate(over="ignore"):
-        numbers = x.astype(np.float32) if x.dtype.kind in "biuf" else None
-    if numbers is None or numbers.ndim != 2 or not np.isfinite(numbers).all():
+        numbers = as_read(x) if x.dtype.kind in "biuf" else None
+    if numbers is None or numbers.ndim < 2 or not np.isfinite(numbers).all():
         raise DataError(
             "data-nonfinite",
-            "x must be (n, features) finite numbers",
+            "x must be (n, features) or (n, channels, …) finite numbers",
             got=f"{x.dtype} {x.shape}",
             cure="Check the array.",
         )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fairneuron.data.builtin import SOURCES
+from fairneuron.data.builtin import KNOWN, SOURCES
 from fairneuron.data.tables import require_file
 from fairneuron.errors import OptionError, did_you_mean, require_known, require_range
 
@@ -20,13 +20,14 @@ class DataChoice:
     """Which data, and what its columns mean.
 
     Attributes:
-        data: Name of a data set that comes with the package, or path of a table or of arrays.
+        data: Name of a known data set, or path of a table, of arrays, or of a folder of images.
         train: Path of the training table, where somebody split the data already.
         valid: Likewise for validation; a part of the training table unless given.
         test: Likewise for testing.
         split_column: The column that says which part a row belongs to.
         target: The column with the label.
         positive: The label of ``y = 1``.
+        outcome: What ``y = 1`` is to a person, "favourable" or "harmful"; not stated unless given.
         sensitive: The columns to compare; of a data set of ours the default one unless given.
         include_sensitive: Whether they are inputs too.
         drop: Columns that are no inputs.
@@ -47,6 +48,7 @@ class DataChoice:
     split_column: str | None = None
     target: str | None = None
     positive: str | None = None
+    outcome: str | None = None
     sensitive: tuple[str, ...] = ()
     include_sensitive: bool = False
     drop: tuple[str, ...] = ()
@@ -61,20 +63,24 @@ class DataChoice:
             self._check_builtin()
         else:
             self._check_own()
+        if self.outcome is not None:
+            require_known("option-outcome", "outcome", self.outcome, ("favourable", "harmful"))
         require_path("encode", self.encode)
 
     @property
     def kind(self) -> str:
-        """One of "builtin", "table" and "arrays"."""
+        """One of "builtin", "table", "arrays" and "images"."""
         if self.data in SOURCES:
             return "builtin"
+        if self.data in KNOWN or (self.data is not None and Path(self.data).is_dir()):
+            return "images"
         return "arrays" if self.files[0].suffix.lower() in ARRAY_FILES else "table"
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files to read, training first."""
+        """The files to read, or the folder of images, training first."""
         if self.data is not None:
-            return (Path(self.data),)
+            return () if self.data in KNOWN else (Path(self.data),)
         return tuple(path for path in (self.train, self.valid, self.test) if path is not None)
 
     @property
@@ -92,7 +98,7 @@ class DataChoice:
                 or "none of them",
                 cure="Give one or the other.",
             )
-        if self.data is None or self.data in SOURCES:
+        if self.data is None or self.data in KNOWN:
             return
         looks_like_path = re.search(r"[./\\]", self.data) or os.path.lexists(self.data)
         if not looks_like_path:
@@ -100,12 +106,12 @@ class DataChoice:
                 "option-data",
                 "The data must be a known data set or a file",
                 got=repr(self.data),
-                cure=did_you_mean(self.data, SOURCES),
+                cure=did_you_mean(self.data, KNOWN),
             )
 
     def _check_builtin(self) -> None:
         own = ("split_column", "target", "positive", "drop", "types", "weight", "delimiter")
-        self._refuse([*own, "encode"], f"a table of your own, not {self.data}")
+        self._refuse([*own, "outcome", "encode"], f"a table of your own, not {self.data}")
         for column in self.sensitive:
             what, known = f"sensitive column of {self.data}", SOURCES[str(self.data)].sensitive
             require_known("option-sensitive", what, column, known)
@@ -118,11 +124,15 @@ class DataChoice:
             )
 
     def _check_own(self) -> None:
-        for path in self.files:
+        for path in self.files if self.kind != "images" else ():
             require_file(path)
-        if self.kind == "arrays":
+        if self.kind in ("arrays", "images"):
             own = ("split_column", "target", "drop", "types", "weight", "delimiter", "encode")
-            self._refuse([*own, "include_sensitive"], "a table, not arrays")
+            self._refuse([*own, "include_sensitive"], f"a table, not {self.kind}")
+            if self.data in KNOWN:
+                self._refuse(
+                    ["positive", "sensitive", "outcome"], f"data of your own, not {self.data}"
+                )
             return
         if self.encode is not None:
             self._refuse(["include_sensitive"], "our own encoding, not --encode")
@@ -208,6 +218,7 @@ class Subject:
         model: Which model.
         seed: Of the split and of all training.
         threshold: On the probability of ``y = 1``, in [0, 1].
+        intended_use: What the model is for, in the user's words; for reports.
 
     Raises:
         OptionError: For values out of range.
@@ -217,6 +228,7 @@ class Subject:
     model: ModelChoice = field(default_factory=ModelChoice)
     seed: int = 0
     threshold: float = 0.5
+    intended_use: str | None = None
 
     def __post_init__(self) -> None:
         require_range("threshold", self.threshold, 0, 1)
@@ -228,7 +240,7 @@ class Subject:
         Not if the user's own network reads a layout of its own. Networks of ours always were
         trained on scaled inputs.
         """
-        own_layout = self.data.kind == "arrays" or self.data.encode is not None
+        own_layout = self.data.kind in ("arrays", "images") or self.data.encode is not None
         return not (own_layout and self.model.model is not None)
 
 

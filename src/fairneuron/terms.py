@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fairneuron.adam import Adam
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import OptionError, require_range
 from fairneuron.forward import first_line
@@ -122,7 +123,7 @@ class Terms:
 
     def optimise(
         self, masks: Masks, learning_rate: float
-    ) -> tuple[torch.optim.Optimizer, Callable[[], object]]:
+    ) -> tuple[Adam | torch.optim.Optimizer, Callable[[], object]]:
         """An optimiser of some parameters, and how to take a step with it.
 
         Args:
@@ -134,7 +135,7 @@ class Terms:
             OptionError: For what is no optimiser of these parameters, or needs a closure.
         """
         if self.optimiser is None:
-            adam = torch.optim.Adam(masks, lr=learning_rate, betas=(0.9, 0.9999), fused=True)
+            adam = Adam(masks, learning_rate)
             return adam, adam.step
         try:
             optimiser = self.optimiser(list(masks))

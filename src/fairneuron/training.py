@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fairneuron.checks import check_model
+from fairneuron.adam import Adam
+from fairneuron.checks import check_model, require_table
 from fairneuron.data.dataset import Dataset, Floats, Mask
 from fairneuron.errors import DataError, ModelError, require_range
 from fairneuron.forward import evaluation, logits, one_thread, placed
@@ -256,6 +257,7 @@ def train_classifier(
     """
     require_range("dropout", dropout, 0, 1, open_high=True)
     terms = Terms(loss, optimiser)
+    require_table(train.x)
     require_classes(train, valid)
     require_labels(train, valid, max(outputs, 2))
     train, valid = class_weighted(train, valid, class_weight)
@@ -367,6 +369,29 @@ class _Objective:
         return loss + self.strength * self.penalty(positive_score(out), y, group, gap_weight)
 
 
+class _Plateau:
+    """Lowers the learning rate to a tenth after so many epochs without a clearly lower loss.
+
+    As ``torch.optim.lr_scheduler.ReduceLROnPlateau``, which takes nothing but torch's optimisers.
+    """
+
+    def __init__(self, patience: int, optimiser: Adam | torch.optim.Optimizer) -> None:
+        self._patience, self._groups = patience, optimiser.param_groups
+        self._best, self._waited = math.inf, 0
+
+    def step(self, loss: float) -> None:
+        """Takes note of an epoch's loss."""
+        better = loss < self._best * (1 - 1e-4)
+        self._best, self._waited = (loss, 0) if better else (self._best, self._waited + 1)
+        if self._waited <= self._patience:
+            return
+        self._waited = 0
+        for group in self._groups:
+            rate = float(group["lr"])
+            if rate - rate * 0.1 > 1e-8:
+                group["lr"] = rate * 0.1
+
+
 class Watch:
     """What follows from the validation loss after each epoch: plateau and early stopping.
 
@@ -378,15 +403,9 @@ class Watch:
         over: Whether the patience is at its end.
     """
 
-    def __init__(self, schedule: Schedule, optimiser: torch.optim.Optimizer) -> None:
+    def __init__(self, schedule: Schedule, optimiser: Adam | torch.optim.Optimizer) -> None:
         self._patience, self._loss, self._waited = schedule.patience, math.inf, 0
-        self._plateau = (
-            None
-            if schedule.plateau is None
-            else torch.optim.lr_scheduler.ReduceLROnPlateau(
-                optimiser, factor=0.1, patience=schedule.plateau
-            )
-        )
+        self._plateau = None if schedule.plateau is None else _Plateau(schedule.plateau, optimiser)
         self.over = False
 
     @property

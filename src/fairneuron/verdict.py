@@ -391,6 +391,7 @@ def judge(
         limits hold.
     """
     bounds = check_limit(limit)
+    data.require_groups()
     pair = _Pair(before, after, data, threshold, seed)
     changes = {name: pair.change(name, bounds.get(name)) for name in METRICS}
     return Verdict(_outcome(changes), on, len(data), changes, pair.flips(), pair.groups())

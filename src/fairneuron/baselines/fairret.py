@@ -26,7 +26,7 @@ STATISTICS = {
 class Fairret(FineTuning):
     """All weights of the trained model are retrained on loss + λ · the library's ``NormLoss``.
 
-    That is the sum over the groups of |group's statistic / overall statistic − 1|, with the
+    That is the sum over the groups of ``|group's statistic / overall statistic − 1|``, with the
     positive rate for demographic parity, the true positive rate for equal opportunity, and the sum
     for both the true and the false positive rate for equalised odds.
 

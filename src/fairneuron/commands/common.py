@@ -8,19 +8,18 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from fairneuron.configuration import command_words
 from fairneuron.errors import FairNeuronError
 from fairneuron.io import remove_leftovers
 from fairneuron.report.terminal import columns_line, progress_shown, to_stderr
 from fairneuron.state import FILE, State, without_option
 from fairneuron.subject import Subject
 
-_WORDS: ContextVar[tuple[str, ...]] = ContextVar("words", default=())
 INTERRUPTED = 130  # what typer returns after Ctrl-C
 On = Annotated[str, typer.Option(help="Where: process, ray (this machine) or ray://HOST:PORT.")]
 
@@ -59,21 +58,6 @@ def resumable(out: Path, *, anew: bool = False) -> Iterator[State]:
         kept = (out / FILE).exists()
         cure = f"What is done is kept: fairneuron resume {shlex.quote(os.fspath(out))}"
         fail("interrupted", cure if kept else "Nothing was written.", INTERRUPTED)
-
-
-def command_words() -> list[str]:
-    """The words of this command, as they were typed."""
-    return list(_WORDS.get() or sys.argv[1:])
-
-
-@contextmanager
-def in_place_of(words: Sequence[str]) -> Iterator[None]:
-    """While a command runs for another one."""
-    token = _WORDS.set(tuple(words))
-    try:
-        yield
-    finally:
-        _WORDS.reset(token)
 
 
 def print_json(value: Any) -> None:

@@ -11,7 +11,7 @@ import typer
 from fairneuron.commands.common import On, at_work, print_json, resumable, table_of
 from fairneuron.compare.methods import CRITERIA, criteria_named, methods_named, reference_named
 from fairneuron.compare.records import require_folder
-from fairneuron.options import AsJson, names_of, with_subject
+from fairneuron.options import AsJson, Interactive, names_of, with_subject
 from fairneuron.report.terminal import to_stdout
 from fairneuron.search.cluster import check_place
 from fairneuron.subject import Subject
@@ -49,6 +49,7 @@ def compare(
     ] = None,
     on: On = "process",
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Without matplotlib.")] = False,
+    interactive: Interactive = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare FairNeuron with other methods on your data: same splits, same base models.
@@ -77,6 +78,7 @@ def compare(
             reference=compared_with,
             run=run,
             plots=not no_plots,
+            interactive=interactive,
             workers=workers or (os.cpu_count() if on == "process" else None),
             on=on,
             progress=progress,
@@ -88,3 +90,5 @@ def compare(
     for figures in result["criteria"]:
         typer.echo(overview(figures) + "\n")
     to_stdout(f"Page: {out / 'comparison.md'}, {out / 'report.html'}")
+    if (out / "front.html").exists():
+        to_stdout(f"Front: {out / 'front.html'}")

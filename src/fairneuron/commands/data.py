@@ -9,27 +9,40 @@ import typer
 
 from fairneuron.commands.common import print_json
 from fairneuron.data.builtin import SOURCES
+from fairneuron.data.imagesets import IMAGE_SETS, ImageSet, data_folders, place_of
 from fairneuron.errors import OptionError, require_known
 from fairneuron.io import require_free_file, write_file
 from fairneuron.options import AsJson, Delimiter
-from fairneuron.report.terminal import print_columns, print_source, print_sources, to_stdout
+from fairneuron.report.terminal import (
+    print_columns,
+    print_image_sets,
+    print_source,
+    print_sources,
+    progress_shown,
+    to_stdout,
+)
 from fairneuron.subject import ARRAY_FILES, DataChoice
 
-data_app = typer.Typer(help="The data sets that come with the package.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="The data sets that come with the package, and known sets of images.", no_args_is_help=True
+)
 
 
 @data_app.command("list")
 def data_list(as_json: AsJson = False) -> None:
     """List the data sets."""
     if as_json:
-        print_json(
-            {
-                name: {"title": s.title, "sensitive": list(s.sensitive)}
-                for name, s in SOURCES.items()
-            }
-        )
+        tables = {
+            name: {"title": s.title, "sensitive": list(s.sensitive)} for name, s in SOURCES.items()
+        }
+        images = {
+            name: {"title": known.title, "sensitive": [], "here": place_of(name) is not None}
+            for name, known in IMAGE_SETS.items()
+        }
+        print_json(tables | images)
         return
     print_sources(SOURCES)
+    print_image_sets([(name, known.title, _where(name)) for name, known in IMAGE_SETS.items()])
 
 
 @data_app.command("show")
@@ -41,10 +54,16 @@ def data_show(
     """Show a data set: rows, groups, licence and whom to cite; of your own table the columns."""
     from fairneuron.data.builtin import load_dataset
 
+    if name in IMAGE_SETS:
+        _show_images(name, IMAGE_SETS[name], as_json=as_json)
+        return
     if name not in SOURCES:
-        if Path(name).suffix.lower() in ARRAY_FILES:
+        if Path(name).suffix.lower() in ARRAY_FILES or Path(name).is_dir():
             raise OptionError(
-                "option-data", "Columns are shown of tables", got=name, cure="Arrays have none."
+                "option-data",
+                "Columns are shown of tables",
+                got=name,
+                cure="Arrays and images have none.",
             )
         DataChoice(name, target="-", sensitive=("-",))  # refuses what is no file
         _show_columns(Path(name), delimiter, as_json=as_json)
@@ -78,6 +97,49 @@ def data_export(
     table = SOURCES[name].read()
     write_file(out, table.to_csv(index=False).encode(), overwrite=overwrite)
     to_stdout(f"{len(table)} rows: {out}")
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="A known set of images: mnist or cifar10.")],
+) -> None:
+    """Download a set of images, once; the only command that uses the network.
+
+    It goes into the folder that FAIRNEURON_DATA_FOLDER names, or into your cache, if it is the
+    known file (by its SHA-256). A download that was stopped goes on.
+    """
+    from fairneuron.data.download import fetch
+
+    require_known("option-data", "set of images", name, IMAGE_SETS)
+    wanted = IMAGE_SETS[name].download
+    with progress_shown() as progress:
+        path = fetch(wanted, data_folders()[0], progress=progress)
+    to_stdout(f"{name}: {path}")
+
+
+def _where(name: str) -> str:
+    return "yes" if place_of(name) is not None else f"no: fairneuron data get {name}"
+
+
+def _show_images(name: str, known: ImageSet, *, as_json: bool) -> None:
+    training, test = known.parts
+    place = place_of(name)
+    facts = {
+        "title": known.title,
+        "rows": training + test,
+        "parts": f"{training} for training, {test} for testing",
+        "classes": ", ".join(known.classes),
+        "shape": " × ".join(map(str, known.shape)),
+        "licence": known.licence,
+        "cite": known.citation,
+        "here": "no" if place is None else str(place),
+        "file": f"{known.download.name}, {known.download.size} bytes, "
+        f"SHA-256 {known.download.sha256}",
+    }
+    if as_json:
+        print_json({"name": name, **facts})
+    else:
+        print_source(facts, {})
 
 
 def _show_columns(path: Path, delimiter: str | None, *, as_json: bool) -> None:

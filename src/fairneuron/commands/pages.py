@@ -1,4 +1,4 @@
-"""The HTML report of an audit, as a file; free of torch, so that help is instant."""
+"""The report of an audit, as a page and as JSON; free of torch, so that help is instant."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fairneuron.commands.common import command_words
+from fairneuron.configuration import command_words
 from fairneuron.errors import OptionError
-from fairneuron.io import require_free_file, write_file
+from fairneuron.io import require_free_file, to_json, write_file
 from fairneuron.report.terminal import to_stderr
 from fairneuron.state import without_option
 from fairneuron.subject import Subject
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 ReportFile = Annotated[
     Path | None,
-    typer.Option("--report", help="HTML file to write: the audit with figures, in one file."),
+    typer.Option(
+        "--report",
+        help="HTML file to write: the audit with figures, in one file; beside it the same for "
+        "programs, as .json.",
+    ),
 ]
 ReplaceReport = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the file of an earlier --report.")
+    bool, typer.Option("--overwrite", help="Replace the files of an earlier --report.")
 ]
 
 
@@ -35,11 +39,19 @@ class AuditReport:
 
     Attributes:
         file: HTML to write, if any.
-        overwrite: Whether to replace it.
+        overwrite: Whether to replace it, and the JSON beside it.
     """
 
     file: Path | None
     overwrite: bool
+
+    @property
+    def beside(self) -> Path | None:
+        """The JSON file: that of the page with another ending."""
+        if self.file is None:
+            return None
+        html = self.file.suffix.lower() in (".html", ".htm")
+        return self.file.with_name((self.file.stem if html else self.file.name) + ".json")
 
     @classmethod
     def asked(cls, file: Path | None, *, overwrite: bool) -> AuditReport:
@@ -56,9 +68,18 @@ class AuditReport:
                 got="no such file",
                 cure="Give --report too.",
             )
-        if file is not None:
-            require_free_file(file, overwrite=overwrite)
-        return cls(file, overwrite)
+        asked = cls(file, overwrite)
+        if file is not None and file.suffix.lower() == ".json":
+            raise OptionError(
+                "option-report",
+                "--report names the page, an HTML file",
+                got=str(file),
+                cure=f"Give {file.with_suffix('.html')}; the JSON is written beside it.",
+            )
+        for path in (asked.file, asked.beside):
+            if path is not None:
+                require_free_file(path, overwrite=overwrite)
+        return asked
 
     def write(
         self,
@@ -70,7 +91,7 @@ class AuditReport:
         predictions: Path | None,
         limits: Sequence[dict[str, Any]] = (),
     ) -> None:
-        """Writes the page, if it was asked for.
+        """Writes the page and the JSON beside it, if they were asked for.
 
         Args:
             subject: What was audited.
@@ -80,10 +101,11 @@ class AuditReport:
             predictions: The file with predictions, if they were audited.
             limits: Those that were asked for, and whether they hold.
         """
-        if self.file is None:
+        if self.file is None or self.beside is None:
             return
         from fairneuron.loading import sums
-        from fairneuron.report.html import audit_page
+        from fairneuron.report.audit_page import audit_page, audit_sentence
+        from fairneuron.report.document import audit_document
         from fairneuron.report.markdown import shell_word
         from fairneuron.runs import described, used_versions
 
@@ -92,19 +114,20 @@ class AuditReport:
             with predictions.open("rb") as file:
                 files[str(predictions)] = hashlib.file_digest(file, "sha256").hexdigest()
         words = without_option("--report", command_words())
-        page = audit_page(
-            {
-                **found,
-                "data": described(subject, data, files, part=part)
-                | {"comes_with": subject.data.kind == "builtin"},
-                "model": _audited(subject, predictions),
-                "limits": list(limits),
-                "command": " ".join(map(shell_word, ["fairneuron", *_kept(words)])),
-                "versions": used_versions(),
-            }
-        )
-        write_file(self.file, page, overwrite=self.overwrite)
-        to_stderr(f"Report: {self.file}")
+        audited = {
+            **found,
+            "data": described(subject, data, files, part=part)
+            | {"comes_with": subject.data.kind == "builtin"},
+            "model": _audited(subject, predictions),
+            "intended_use": subject.intended_use,
+            "limits": list(limits),
+            "command": " ".join(map(shell_word, ["fairneuron", *_kept(words)])),
+            "versions": used_versions(),
+        }
+        document = audit_document(audited, audit_sentence(audited, audited["data"]["name"]))
+        write_file(self.beside, to_json(document), overwrite=self.overwrite)
+        write_file(self.file, audit_page(audited), overwrite=self.overwrite)
+        to_stderr(f"Report: {self.file}, {self.beside}")
 
 
 def _audited(subject: Subject, predictions: Path | None) -> str:

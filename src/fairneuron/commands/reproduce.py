@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fairneuron.commands.common import On, at_work, print_json, resumable
+from fairneuron.configured import configured
 from fairneuron.errors import require_known
 from fairneuron.options import AsJson, names_of
 from fairneuron.report.terminal import to_stdout
@@ -18,6 +19,7 @@ from fairneuron.search.cluster import check_place
 ALL = "all"
 
 
+@configured
 def reproduce(  # typer reads options from a function's parameters
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(TITLES)}, or {ALL}.")],
     out: Annotated[

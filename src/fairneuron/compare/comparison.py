@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from fairneuron.compare.document import comparison_document
 from fairneuron.compare.figures import Criterion
+from fairneuron.compare.front import comparison_front
 from fairneuron.compare.html import comparison_page, notebook
 from fairneuron.compare.methods import (
     CRITERIA,
@@ -33,6 +35,7 @@ from fairneuron.data.dataset import Dataset
 from fairneuron.errors import OptionError, require_range, require_whole
 from fairneuron.io import to_json, write_file
 from fairneuron.loading import Parts
+from fairneuron.report.front import FILE as FRONT
 from fairneuron.state import State
 from fairneuron.training import Progress, quiet
 
@@ -100,15 +103,18 @@ class Comparison:
             )
         return front_plot(found[criterion], self.setup["data"])
 
-    def write(self, folder: str | os.PathLike[str], *, plots: bool = True) -> None:
+    def write(
+        self, folder: str | os.PathLike[str], *, plots: bool = True, interactive: bool = False
+    ) -> None:
         """Writes pages, ``comparison.json``, records and plots, each file at once.
 
-        The pages are ``comparison.md`` and ``report.html``.
+        The pages are ``comparison.md`` and ``report.html``; ``report.json`` is for programs.
 
         Args:
             folder: A new one, or that of an earlier comparison, whose records must be of the same
                 setup; its page is replaced.
             plots: Whether to draw ``front-<criterion>.svg``, which needs matplotlib.
+            interactive: Whether to write ``front.html``, too; one that is there is replaced anyway.
 
         Raises:
             OutputError: If the folder cannot be written.
@@ -120,16 +126,20 @@ class Comparison:
             kept = Records(self.setup, versions(), run, where)
             for record in self.records:
                 kept.add(record)
-            self._write(kept, run, plots=plots)
+            self._write(kept, run, plots=plots, interactive=interactive)
 
-    def _write(self, kept: Records, run: State, *, plots: bool) -> None:
+    def _write(self, kept: Records, run: State, *, plots: bool, interactive: bool) -> None:
         """Writes all records that are kept, and the pages of those of this comparison."""
+        result = self.to_dict()
         files = {
             FILE: kept.lines(),
-            "comparison.json": to_json(self.to_dict()),
+            "comparison.json": to_json(result),
             "comparison.md": self.to_markdown().encode(),
+            "report.json": to_json(comparison_document(result)),
             "report.html": self.to_html(),
         }
+        if interactive or (run.folder / FRONT).exists():
+            files[FRONT] = comparison_front(result)
         if plots:
             for figures in self._figures:
                 name = figures["criterion"]
@@ -157,6 +167,7 @@ def compare(
     threshold: float = 0.5,
     out: str | os.PathLike[str] | None = None,
     plots: bool = True,
+    interactive: bool = False,
     workers: int | None = None,
     on: str = "process",
     progress: Progress = quiet,
@@ -184,6 +195,8 @@ def compare(
         out: A folder for records, page and plots. Records of the same comparison in it are not
             computed again, and those of a run that was stopped are kept.
         plots: Whether to draw plots into it, which needs matplotlib.
+        interactive: Whether to write ``front.html`` into it: the methods, to show, hide and look at
+            one by one.
         workers: Processes at once, each on one thread; 1 unless given, which computes in this one.
             More need a script that can be imported (``if __name__ == "__main__":``). On Ray: seeds
             at once; as many as there are CPUs unless given.
@@ -218,6 +231,7 @@ def compare(
             reference=compared_with,
             run=run,
             plots=plots,
+            interactive=interactive,
             workers=workers,
             on=on,
             progress=progress,
@@ -233,6 +247,7 @@ def run_comparison(
     reference: str,
     run: State | None,
     plots: bool,
+    interactive: bool = False,
     workers: int | None,
     on: str,
     progress: Progress,
@@ -257,7 +272,7 @@ def run_comparison(
     run_jobs(jobs, done, workers, on)
     found = Comparison(records.setup, records.of(wanted), reference)
     if run is not None:
-        found._write(records, run, plots=plots)
+        found._write(records, run, plots=plots, interactive=interactive)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -26,12 +26,16 @@ class Points:
         gap: Test gap.
         signed: Test gap with its sign, for two groups.
         flagged: Whether no configuration was within ε on validation data.
+        valid_accuracy: Validation accuracy.
+        valid_gap: Validation gap, which was to be at most ε.
     """
 
     accuracy: dict[int, float]
     gap: dict[int, float]
     signed: dict[int, float]
     flagged: dict[int, bool]
+    valid_accuracy: dict[int, float] = field(default_factory=dict)
+    valid_gap: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, records: Sequence[Record], epsilon: float) -> Points:
@@ -45,6 +49,8 @@ class Points:
             seed = record["seed"]
             found.accuracy[seed], found.gap[seed] = test["accuracy"], test[criterion]
             found.flagged[seed] = choice[1]
+            valid = choice[0]["valid"]
+            found.valid_accuracy[seed], found.valid_gap[seed] = valid["accuracy"], valid[criterion]
             if test["signed"].get(criterion) is not None:
                 found.signed[seed] = test["signed"][criterion]
         return found
@@ -57,6 +63,10 @@ class Points:
             "gap": summary(list(self.gap.values())),
             "signed_gap": float(np.mean(list(self.signed.values()))) if self.signed else None,
             "flagged": sum(flags) / len(flags) if flags else None,
+            "validation": {
+                "accuracy": _mean([*self.valid_accuracy.values()]),
+                "gap": _mean([*self.valid_gap.values()]),
+            },
         }
 
 

@@ -6,9 +6,8 @@ Times are left out, so that a comparison that was stopped and gone on with gives
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from fairneuron.compare.tables import ordered
+from fairneuron.compare.words import Figures, label, mean_sd, number, ordered, pair, verdict
 from fairneuron.markup import Html, el, joined, table
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report.figures import Cross, Panel
@@ -23,7 +22,6 @@ from fairneuron.report.page import (
 )
 from fairneuron.report.parts import MEANS, title_of
 
-Figures = dict[str, Any]
 _SHOWN = 0.05  # the ε of the sentence at the top
 _REACH = 2.0  # how far the panels go, as multiples of the reference's
 
@@ -61,9 +59,9 @@ def sentence(figures: Figures, result: Figures) -> str:
         return f"{start}, {name} came to nothing that can be measured."
     own = at["methods"][name]
     found = (
-        f"{start}, {name} came to an accuracy of {_number(own['accuracy']['mean'])} at a gap of "
-        f"{_number(own['gap']['mean'])}, from {_number(base['accuracy']['mean'])} at "
-        f"{_number(base['gap']['mean'])}"
+        f"{start}, {name} came to an accuracy of {number(own['accuracy']['mean'])} at a gap of "
+        f"{number(own['gap']['mean'])}, from {number(base['accuracy']['mean'])} at "
+        f"{number(base['gap']['mean'])}"
     )
     peers = [n for n in at["methods"] if n != name and not figures["methods"][n]["needs_sensitive"]]
     ours = [at["methods"][n]["reference_is_worse"]["verdict"] for n in peers]
@@ -105,11 +103,11 @@ def _seeds(n: int) -> str:
 def _criterion(figures: Figures) -> Iterator[Html]:
     base, criterion = figures["base"], figures["criterion"]
     yield paragraph(
-        f"Base model: accuracy {_mean_sd(base['accuracy'])}, {criterion} {_mean_sd(base['gap'])}; "
-        f"noise floor {_number(base['noise_floor'])}; always the larger class: accuracy "
-        f"{_number(base['majority'])}."
+        f"Base model: accuracy {mean_sd(base['accuracy'])}, {criterion} {mean_sd(base['gap'])}; "
+        f"noise floor {number(base['noise_floor'])}; always the larger class: accuracy "
+        f"{number(base['majority'])}."
     )
-    yield _overview(figures)
+    yield overview(figures)
     crosses = {name: _crosses(figures, name) for name in figures["methods"]}
     shared = _shared(figures, crosses)
     if shared is not None:
@@ -120,14 +118,15 @@ def _criterion(figures: Figures) -> Iterator[Html]:
         yield _detail(figures, at)
 
 
-def _overview(figures: Figures) -> Html:
+def overview(figures: Figures) -> Html:
+    """All methods of a criterion in one table: accuracy / gap at each ε, hypervolume, rank."""
     head = ("method", *(f"{figures['criterion']} ≤ {at['epsilon']:g}" for at in figures["at"]))
     rows = [
         (
-            name + " (sensitive)" * one["needs_sensitive"],
-            *(_pair(at["methods"][name], one["seeds"]) for at in figures["at"]),
-            _number(one["hypervolume"]["mean"], scale=1000, digits=2),
-            _number(one["rank"], digits=1) if one["rank"] is not None else "",
+            label(name, one),
+            *(pair(at["methods"][name], one["seeds"]) for at in figures["at"]),
+            number(one["hypervolume"]["mean"], scale=1000, digits=2),
+            number(one["rank"], digits=1) if one["rank"] is not None else "",
         )
         for name, one in ordered(figures)
     ]
@@ -144,13 +143,13 @@ def _detail(figures: Figures, at: Figures) -> Html:
         here = at["methods"][name]
         rows.append(
             (
-                name + " (sensitive)" * one["needs_sensitive"],
+                label(name, one),
                 str(here["gap"]["n"]),
                 _full(here["accuracy"]),
                 _full(here["gap"]),
                 "" if here["flagged"] is None else f"{here['flagged']:.0%}",
-                _verdict(here.get("is_worse")),
-                _verdict(here.get("reference_is_worse")),
+                verdict(here.get("is_worse")),
+                verdict(here.get("reference_is_worse")),
             )
         )
     return table(
@@ -174,8 +173,8 @@ def _reading(figures: Figures, shared: Panel) -> str:
         + (
             "Square: the base model."
             if inside
-            else f"The base model is further off: {_number(base['accuracy']['mean'])} at "
-            f"{_number(base['gap']['mean'])}."
+            else f"The base model is further off: {number(base['accuracy']['mean'])} at "
+            f"{number(base['gap']['mean'])}."
         )
     )
 
@@ -212,12 +211,12 @@ def _panels(
         if name == "naive":  # it is the base model
             continue
         said = [
-            f"{figures['criterion']} ≤ {at['epsilon']:g}: {_pair(at['methods'][name], 0)}"
+            f"{figures['criterion']} ≤ {at['epsilon']:g}: {pair(at['methods'][name], 0)}"
             for at in figures["at"]
         ]
         title = f"{name}: accuracy against {METRICS[figures['criterion']].title}"
-        label = name + " (sensitive)" * one["needs_sensitive"]
-        yield label, shared.draw(title, f"Accuracy / gap. {'; '.join(said)}.", crosses[name])
+        drawn = shared.draw(title, f"Accuracy / gap. {'; '.join(said)}.", crosses[name])
+        yield label(name, one), drawn
 
 
 def _crosses(figures: Figures, name: str) -> list[Cross]:
@@ -319,37 +318,12 @@ def _reproduce(result: Figures) -> Iterator[Html]:
 def notebook(result: Figures) -> Html:
     """A sentence and a table per criterion."""
     return joined(
-        el("div", el("p", sentence(figures, result)), _overview(figures))
+        el("div", el("p", sentence(figures, result)), overview(figures))
         for figures in result["criteria"]
     )
-
-
-def _verdict(found: Figures | None) -> str:
-    if found is None:
-        return ""
-    if found["accuracy_p"] is None or found["gap_p"] is None:
-        return str(found["verdict"])
-    yes = "yes" if found["verdict"] == "worse" else "no"
-    return f"{yes} ({found['accuracy_p']:.3f}, {found['gap_p']:.3f})"
-
-
-def _pair(one: Figures, seeds: int) -> str:
-    if one["gap"]["mean"] is None:
-        return "none"
-    fewer = f" ({one['gap']['n']} of {seeds} seeds)" * (one["gap"]["n"] < seeds)
-    return f"{_number(one['accuracy']['mean'])} / {_number(one['gap']['mean'])}{fewer}"
-
-
-def _mean_sd(found: Figures) -> str:
-    sd = "" if found["sd"] is None else f" ± {found['sd']:.3f}"
-    return _number(found["mean"]) + sd
 
 
 def _full(found: Figures) -> str:
     bounds = found["interval"]
     inside = "" if bounds is None else f" ({bounds[0]:.3f} to {bounds[1]:.3f})"
-    return _mean_sd(found) + inside
-
-
-def _number(value: float | None, *, scale: float = 1, digits: int = 3) -> str:
-    return "undefined" if value is None else f"{value * scale:.{digits}f}"
+    return mean_sd(found) + inside

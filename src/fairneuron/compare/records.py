@@ -16,7 +16,7 @@ from fairneuron.io import require_new_or_ours
 from fairneuron.state import State
 
 FILE = "records.jsonl"
-FILES = (FILE, "comparison.md", "comparison.json", "report.html")
+FILES = (FILE, "comparison.md", "comparison.json", "report.json", "report.html")
 Record = dict[str, Any]
 Key = tuple[int, str, str]
 """Seed, method, criterion."""

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from fairneuron.audit import Audit
-from fairneuron.checks import check_model
+from fairneuron.checks import check_model, require_table
 from fairneuron.data.builtin import SOURCES, load_dataset
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError, OptionError
@@ -109,6 +109,7 @@ class PaperNetwork:
 
     def __call__(self, data: Dataset) -> nn.Module:
         """Makes an untrained one for the data's inputs."""
+        require_table(data.x)
         return mlp(data.x.shape[1], self.hidden, outputs=self.outputs)
 
 
@@ -160,6 +161,7 @@ class Setting:
     def _start(self, parts: Parts, seed: int) -> nn.Module:
         """The network before its training here, found good."""
         training, valid, _ = parts
+        training.require_groups()
         with reproducible(seed):
             model = self.model if isinstance(self.model, nn.Module) else self.model(training)
         check_model(model, valid.x, feature_names=valid.feature_names)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from fairneuron.compare.words import Figures, count, label, mean_sd, number, ordered, pair, verdict
 from fairneuron.errors import printable
 from fairneuron.metrics.definitions import METRICS
 
-Figures = dict[str, Any]
 _READ_THIS = """\
 For each ε: the most accurate configuration whose gap on validation data is at most ε; where there
 is none, the one with the lowest (the share of such seeds stands under "beyond ε"). Accuracy and gap
@@ -52,18 +51,18 @@ def overview(figures: Figures) -> str:
     head = ["accuracy / gap", *(f"{criterion} ≤ {at['epsilon']:g}" for at in figures["at"])]
     rows = [
         (
-            name + " (sensitive)" * one["needs_sensitive"],
-            *(_pair(at["methods"][name], one["seeds"]) for at in figures["at"]),
-            _number(one["hypervolume"]["mean"], scale=1000, digits=2),
-            _number(one["rank"], digits=1),
+            label(name, one),
+            *(pair(at["methods"][name], one["seeds"]) for at in figures["at"]),
+            number(one["hypervolume"]["mean"], scale=1000, digits=2),
+            number(one["rank"], digits=1),
             _cost(one["cost"], one["seconds"]),
             _cost(one["cpu_cost"], None),
         )
         for name, one in ordered(figures)
     ]
     sentence = (
-        f"Base model: accuracy {_mean_sd(base['accuracy'])}, {criterion} {_mean_sd(base['gap'])}; "
-        f"noise floor {_number(base['noise_floor'])}; majority class {_number(base['majority'])}."
+        f"Base model: accuracy {mean_sd(base['accuracy'])}, {criterion} {mean_sd(base['gap'])}; "
+        f"noise floor {number(base['noise_floor'])}; majority class {number(base['majority'])}."
     )
     aware = any(one["needs_sensitive"] for one in figures["methods"].values())
     note = "(sensitive): reads the sensitive attribute to predict; ranked apart." if aware else ""
@@ -148,64 +147,22 @@ def _detail(figures: Figures, at: Figures, names: Sequence[str]) -> str:
         rows.append(
             (
                 name,
-                _count(one, figures["methods"][name]["seeds"]),
+                count(one, figures["methods"][name]["seeds"]),
                 _full(one["accuracy"]),
                 _full(one["gap"]),
                 _signed(one["signed_gap"]),
                 "" if one["flagged"] is None else f"{one['flagged']:.0%}",
-                _verdict(one.get("is_worse")),
-                _verdict(one.get("reference_is_worse")),
+                verdict(one.get("is_worse"), p="p "),
+                verdict(one.get("reference_is_worse"), p="p "),
             )
         )
     return _table(head, rows)
 
 
-def ordered(figures: Figures) -> list[tuple[str, Figures]]:
-    """The reference first, then by mean rank; those that read the sensitive attribute last."""
-
-    def place(item: tuple[str, Figures]) -> tuple[bool, bool, float]:
-        name, one = item
-        rank = float("inf") if one["rank"] is None else one["rank"]
-        return one["needs_sensitive"], name != figures["reference"], rank
-
-    return sorted(figures["methods"].items(), key=place)
-
-
-def _verdict(found: Figures | None) -> str:
-    if found is None:
-        return ""
-    if found["accuracy_p"] is None or found["gap_p"] is None:
-        return str(found["verdict"])
-    yes = "yes" if found["verdict"] == "worse" else "no"
-    return f"{yes} (p {found['accuracy_p']:.3f}, {found['gap_p']:.3f})"
-
-
-def _pair(one: Figures, seeds: int) -> str:
-    if one["gap"]["mean"] is None:
-        return "none"
-    fewer = f" ({_count(one, seeds)} seeds)" * (one["gap"]["n"] < seeds)
-    return f"{_number(one['accuracy']['mean'])} / {_number(one['gap']['mean'])}{fewer}"
-
-
-def _count(one: Figures, seeds: int) -> str:
-    """How many seeds are in the means, and of how many where some are not."""
-    n = one["gap"]["n"]
-    return str(n) if n == seeds else f"{n} of {seeds}"
-
-
-def _mean_sd(found: Figures) -> str:
-    sd = "" if found["sd"] is None else f" ± {found['sd']:.3f}"
-    return _number(found["mean"]) + sd
-
-
 def _full(found: Figures) -> str:
     bounds = found["interval"]
     shown = "" if bounds is None else f" [{bounds[0]:.3f}, {bounds[1]:.3f}]"
-    return _mean_sd(found) + shown
-
-
-def _number(value: float | None, *, scale: float = 1, digits: int = 3) -> str:
-    return "undefined" if value is None else f"{value * scale:.{digits}f}"
+    return mean_sd(found) + shown
 
 
 def _signed(value: float | None) -> str:

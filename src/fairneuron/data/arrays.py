@@ -1,10 +1,14 @@
-"""Ready arrays from ``.npz`` files, read without pickles and without unpacking bombs."""
+"""Ready arrays from ``.npz`` files, read without pickles and without unpacking bombs.
+
+Arrays x of two dimensions are tables; those of more are images.
+"""
 
 from __future__ import annotations
 
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +22,13 @@ from fairneuron.data.tables import EXACT, UNKNOWN, most_unpacked, require_file
 from fairneuron.errors import DataError, did_you_mean, require_known
 
 if TYPE_CHECKING:
-    from fairneuron.data.dataset import Dataset
+    import pandas as pd
+
+    from fairneuron.data.dataset import Dataset, Ints
 
 Array = npt.NDArray[Any]
+_PART = {"train": 0, "training": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
+COLOURS = {1: ["grey"], 3: ["red", "green", "blue"]}
 
 
 def read_npz(path: Path) -> dict[str, Array]:
@@ -97,8 +105,11 @@ def dataset_of_arrays(
     """Makes a dataset of named arrays.
 
     Args:
-        arrays: "x" ``(n, features)``, "y" ``(n,)`` and "sensitive" ``(n,)`` or ``(n, k)``; and, if
-            wanted, "sensitive_names", "feature_names" and "weight".
+        arrays: "x" ``(n, features)``, "y" ``(n,)`` and "sensitive" (or "group") ``(n,)`` or ``(n,
+            k)``; and, if wanted, "sensitive_names", "feature_names", "class_names", "weight" and
+            "split". Images x are ``(n, height, width)``, ``(n, height, width, channels)`` or ``(n,
+            channels, height, width)``, bytes or numbers, and need no "sensitive". Parts can have
+            arrays of their own: "x_train", "y_train", "x_test", …
         sensitive: Which of the sensitive columns to compare; all unless given.
         positive: The label of ``y = 1``; may be left out for labels 0, 1, ….
         name: What to call the data in reports.
@@ -106,9 +117,11 @@ def dataset_of_arrays(
     Raises:
         DataError: For missing arrays, and all that ``Dataset.from_arrays`` refuses.
     """
-    from fairneuron.data.dataset import Dataset, numbered
+    from fairneuron.data.dataset import Dataset
 
-    for key in ("x", "y", "sensitive"):
+    arrays = _whole(arrays)
+    images = "x" in arrays and arrays["x"].ndim > 2
+    for key in ("x", "y") if images and not sensitive else ("x", "y", "sensitive"):
         if key not in arrays:
             raise DataError(
                 "data-no-column",
@@ -116,46 +129,160 @@ def dataset_of_arrays(
                 got=f"no {key!r}",
                 cure=did_you_mean(key, arrays),
             )
-    x, y, groups = (np.asarray(arrays[key]) for key in ("x", "y", "sensitive"))
+    x, y = np.asarray(arrays["x"]), np.asarray(arrays["y"])
+    features, classes = _names(arrays.get("feature_names")), _names(arrays.get("class_names"))
+    if images:
+        x, y = channels_first(x), y[:, 0] if y.shape[1:] == (1,) else y
+        features = features or COLOURS.get(x.shape[1])
+    groups = np.asarray(arrays["sensitive"]) if "sensitive" in arrays else None
     _require_shapes(x, y, groups)
     labels, meant = _labels(y, positive)
+    if images and positive is not None:
+        classes = [next(v for v in np.unique(label_texts(y)).tolist() if v != positive), positive]
+    elif classes and len(classes) > 1:
+        meant = classes[1]
     _require_no_copy(x, labels)
+    table, known = _groups(groups, arrays.get("sensitive_names"), sensitive)
+    data = Dataset.from_arrays(
+        x,
+        labels,
+        table,
+        sensitive_names=known,
+        feature_names=features,
+        sample_weight=arrays.get("weight"),
+        name=name,
+        positive=meant,
+        class_names=classes or (),
+    )
+    split = arrays.get("split")
+    return data if split is None else replace(data, part=_part_of(split, len(data)))
+
+
+def _whole(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Arrays of parts (x_train, …) one below the other, with "split"; "group" as "sensitive"."""
+    found = {key: np.asarray(array) for key, array in arrays.items()}
+    if "x" not in found and {"x_train", "x_test"} <= set(found):
+        parts = [p for p in ("train", "valid", "test") if f"x_{p}" in found]
+        counts = [len(np.atleast_1d(found[f"x_{p}"])) for p in parts]
+        for key in ("x", "y", "sensitive", "group", "weight"):
+            pieces = [found.pop(f"{key}_{p}") for p in parts if f"{key}_{p}" in found]
+            if pieces and (
+                len(pieces) < len(parts) or len({(a.shape[1:], a.dtype.kind) for a in pieces}) > 1
+            ):
+                raise DataError(
+                    "data-shape",
+                    f"The parts of {key} must be alike",
+                    got=", ".join(f"{a.dtype} {a.shape}" for a in pieces),
+                    cure=f"Give {', '.join(f'{key}_{p}' for p in parts)}.",
+                )
+            if pieces and pieces[0].ndim:
+                found[key] = np.concatenate(pieces)
+        found["split"] = np.repeat(parts, counts)
+    if "group" in found:
+        found.setdefault("sensitive", found.pop("group"))
+    return found
+
+
+def channels_first(x: Array) -> Array:
+    """Images as ``(n, channels, height, width)``.
+
+    Args:
+        x: Also ``(n, height, width)`` of bytes, or with 1 or 3 channels at the end.
+    """
+    if x.ndim == 3 and x.dtype == np.uint8:
+        return x[:, None]
+    if x.ndim == 4 and x.shape[1] not in COLOURS and x.shape[3] in COLOURS:
+        return x.transpose(0, 3, 1, 2)
+    return x
+
+
+def as_read(x: Array) -> Array:
+    """Numbers as a network reads them: float32, bytes with channels as value / 255; a copy."""
+    own = np.array(x, dtype=np.float32, order="K" if x.ndim < 3 else "C")
+    if x.dtype == np.uint8 and x.ndim > 2:
+        own /= 255
+    return own
+
+
+def _part_of(split: Array, n: int) -> Ints:
+    """0, 1 or 2 per row, of these numbers or of words such as train, valid and test."""
+    import pandas as pd
+
+    words = pd.Series(split.reshape(-1), name="split")
+    if words.dtype.kind in "iu" and words.isin([0, 1, 2]).all():
+        words = words.map({0: "train", 1: "valid", 2: "test"})
+    if len(words) != n:
+        raise DataError(
+            "data-lengths",
+            "split must have an entry per row",
+            got=f"{len(words)} for {n} rows",
+            cure="Check how it was cut.",
+        )
+    return part_of_words(words)
+
+
+def part_of_words(column: pd.Series[Any]) -> Ints:
+    """0, 1 or 2 per row, from words such as train, valid and test.
+
+    Raises:
+        DataError: For other words, and where there are no train or no test rows.
+    """
+    words = column.astype(str).str.strip().str.lower()
+    unknown = words[~words.isin(list(_PART))]
+    if len(unknown):
+        raise DataError(
+            "data-split-column",
+            f"The split column {column.name!r} must say train, valid or test",
+            got=repr(column.loc[unknown.index[0]]),
+            cure=did_you_mean(str(unknown.iloc[0]), _PART),
+        )
+    part: Ints = np.asarray(words.map(_PART)).astype(np.int64)
+    if not {0, 2} <= set(part.tolist()):
+        raise DataError(
+            "data-split-column",
+            f"The split column {column.name!r} must have train and test rows",
+            got=", ".join(sorted(set(words))),
+            cure="Leave the option out to let us split.",
+        )
+    return part
+
+
+def _groups(
+    groups: Array | None, names: Array | None, sensitive: Sequence[str]
+) -> tuple[Array | None, list[str]]:
+    """The sensitive columns that are wanted, ``(n, k)``, and their names."""
+    from fairneuron.data.dataset import numbered
+
+    if groups is None:
+        return None, []
     table = _decoded(groups[:, None] if groups.ndim == 1 else groups)
-    known = _names(arrays.get("sensitive_names")) or numbered("sensitive", table.shape[1])
+    known = _names(names) or numbered("sensitive", table.shape[1])
     if sensitive and len(known) == table.shape[1]:
         for column in sensitive:
             require_known("data-no-column", "sensitive column", column, known)
         table = table[:, [known.index(column) for column in sensitive]]
         known = list(sensitive)
     _require_groups(table)
-    return Dataset.from_arrays(
-        x,
-        labels,
-        table,
-        sensitive_names=known,
-        feature_names=_names(arrays.get("feature_names")),
-        sample_weight=arrays.get("weight"),
-        name=name,
-        positive=meant,
-    )
+    return table, known
 
 
-def _require_shapes(x: Array, y: Array, groups: Array) -> None:
-    if x.ndim != 2 or y.ndim != 1 or groups.ndim not in (1, 2) or 0 in x.shape[1:] + groups.shape:
+def _require_shapes(x: Array, y: Array, groups: Array | None) -> None:
+    sides = (1,) if groups is None else groups.shape
+    if x.ndim < 2 or y.ndim != 1 or len(sides) not in (1, 2) or 0 in x.shape[1:] + sides:
         raise DataError(
             "data-shape",
-            "x must be (n, features), y (n,) and sensitive (n,) or (n, k)",
-            got=f"{x.shape}, {y.shape} and {groups.shape}",
+            "x must be (n, features) or (n, channels, …), y (n,) and sensitive (n,) or (n, k)",
+            got=f"{x.shape}, {y.shape}{'' if groups is None else f' and {groups.shape}'}",
             cure="Reshape them.",
         )
-    if not len(x) == len(y) == len(groups):
+    if not len(x) == len(y) == len(y if groups is None else groups):
         raise DataError(
             "data-lengths",
             "x, y and sensitive must have as many rows as each other",
-            got=f"{len(x)}, {len(y)} and {len(groups)}",
+            got=f"{len(x)}, {len(y)}{'' if groups is None else f' and {len(groups)}'}",
             cure="Check how they were cut.",
         )
-    for key, array in (("y", y), ("sensitive", groups)):
+    for key, array in (("y", y), ("sensitive", y if groups is None else groups)):
         if array.dtype.kind not in "biufSU":
             raise DataError(
                 "data-type",

@@ -1,13 +1,15 @@
-"""The tables that come with the package: Census, COMPAS, German Credit."""
+"""The tables that come with the package: Census, COMPAS, German Credit; data sets by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fairneuron.errors import require_known
+from fairneuron.data.imagesets import IMAGE_SETS, load_images
+from fairneuron.errors import OptionError, require_known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +32,7 @@ class Source:
     Attributes:
         title: One line about it.
         positive_means: What ``y = 1`` means, in words.
+        outcome: What ``y = 1`` is to a person, "favourable" or "harmful".
         licence: Under which terms it is shared.
         citation: Whom to cite.
         read: Reads the table.
@@ -42,6 +45,7 @@ class Source:
 
     title: str
     positive_means: str
+    outcome: str
     licence: str
     citation: str
     read: Callable[[], pd.DataFrame]
@@ -128,6 +132,7 @@ _ADULT_CITATION = (
 _CENSUS = Source(
     title="Census Income (Adult): does a person earn more than 50,000 dollars a year",
     positive_means="earns more than 50K (the favourable outcome)",
+    outcome="favourable",
     licence="CC BY 4.0",
     citation=_ADULT_CITATION,
     read=_census,
@@ -146,6 +151,7 @@ SOURCES: dict[str, Source] = {
     "compas": Source(
         title="COMPAS (Broward County): is a defendant charged again within two years",
         positive_means="reoffended within two years (the harmful outcome)",
+        outcome="harmful",
         licence="none stated; public records",
         citation="Angwin, Larson, Mattu, Kirchner: Machine Bias, ProPublica (2016)",
         read=_compas,
@@ -156,6 +162,7 @@ SOURCES: dict[str, Source] = {
     "credit": Source(
         title="Statlog German Credit: is an applicant a good risk",
         positive_means="good credit risk (the favourable outcome)",
+        outcome="favourable",
         licence="CC BY 4.0",
         citation="Hofmann: Statlog (German Credit Data) (1994), UCI, doi 10.24432/C5NC77",
         read=_credit,
@@ -167,27 +174,51 @@ SOURCES: dict[str, Source] = {
 }
 
 
+KNOWN = (*SOURCES, *IMAGE_SETS)
+"""The names of all data sets."""
+
+
 def load_dataset(
-    name: str, *, sensitive: str | Sequence[str] | None = None, include_sensitive: bool = False
+    name: str,
+    *,
+    sensitive: str | Sequence[str] | None = None,
+    include_sensitive: bool = False,
+    path: str | Path | None = None,
 ) -> Dataset:
-    """Loads a table that comes with the package; nothing is downloaded.
+    """Loads a table that comes with the package, or images that are on this machine.
+
+    Nothing is downloaded: for images see ``fairneuron data get``.
 
     Args:
-        name: "census" (32,561 rows), "census-full" (48,842), "compas" (5,278) or "credit" (1,000).
+        name: "census" (32,561 rows), "census-full" (48,842), "compas" (5,278) or "credit" (1,000);
+            of images "mnist" (70,000) or "cifar10" (60,000), whose split is in ``part``.
         sensitive: One or several of the data's sensitive columns, whose intersections are the
             groups: census "sex", "race"; compas "race", "sex"; credit "sex", "age". The first one
             unless given.
         include_sensitive: Whether these columns are inputs of the network too.
+        path: Of images: their file or folder. Unless given, they are looked for in the folder that
+            FAIRNEURON_DATA_FOLDER names, in the cache, and in the package of ``[images]``.
 
     Returns:
         The encoded, unscaled data; see ``Dataset.split``.
 
     Raises:
         OptionError: For an unknown name or sensitive column.
+        DataError: For images that are not here, or are others.
     """
     from fairneuron.data.schema import Schema
 
-    require_known("option-data", "data set", name, SOURCES)
+    require_known("option-data", "data set", name, KNOWN)
+    images = name in IMAGE_SETS
+    if (images and (sensitive or include_sensitive)) or (not images and path is not None):
+        raise OptionError(
+            "option-data",
+            "Images have a path and no sensitive columns, tables have them and no path",
+            got=f"{name}, {'sensitive columns' if images else path}",
+            cure="Leave it out; see fairneuron.coloured for images with groups.",
+        )
+    if images:
+        return load_images(name, path)
     source = SOURCES[name]
     if sensitive is None:
         sensitive = next(iter(source.sensitive))

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-import numpy as np
-
 from fairneuron.errors import DataError, Problems, warn
 
 if TYPE_CHECKING:
@@ -129,6 +127,8 @@ def _search(opened: Callable[[], TextIO], pattern: str) -> bool:
 
 def _structure(path: Path, opened: Callable[[], TextIO], delimiter: str) -> list[str]:
     """The column names of a CSV file whose lines all have as many fields; "" for none."""
+    import numpy as np
+
     with opened() as lines:
         reader = _reader(lines, delimiter)
         rows = filter(None, reader)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isclose
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fairneuron.data.arrays import as_read
 from fairneuron.data.tables import UNKNOWN
 from fairneuron.errors import DataError, OptionError, require_range, warn
 
@@ -23,21 +24,32 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 PARTS = ("training", "validation", "test")
+EVERYBODY = "everybody"  # the only group of data without sensitive columns
+_AT_ONCE = 1 << 22  # numbers that are taken to float64 at once
 
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """A fitted ``(x - mean) / scale`` per column; float32, shape ``(features,)`` each."""
+    """A fitted ``(x - mean) / scale`` per column or channel; float32.
+
+    Both have the shape ``(features,)``, of images ``(channels, 1, 1)``.
+    """
 
     mean: torch.Tensor
     scale: torch.Tensor
 
     @classmethod
     def fit(cls, x: torch.Tensor) -> Scaling:
-        """Standardises the columns of ``x (n, features)``; columns of zeros and ones stay."""
-        wide = x.double()
-        mean, scale = wide.mean(0), wide.std(0, correction=0)
-        flag = ((x == 0) | (x == 1)).all(0)  # one-hot columns
+        """Standardises the columns of ``x (n, features)``, or the channels of ``(n, channels, …)``.
+
+        Those of zeros and ones stay.
+        """
+        if x.ndim == 2:
+            wide = x.double()
+            mean, scale = wide.mean(0), wide.std(0, correction=0)
+            flag = ((x == 0) | (x == 1)).all(0)  # one-hot columns
+        else:
+            mean, scale, flag = _of_channels(x)
         constant = scale == 0
         mean = torch.where(flag, 0.0, mean)
         scale = torch.where(flag | constant, 1.0, scale)
@@ -48,8 +60,29 @@ class Scaling:
         return Scaling(first.mean + first.scale * self.mean, first.scale * self.scale)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Scales ``x (n, features)``."""
-        return (x - self.mean) / self.scale
+        """Scales ``x (n, features)`` or ``(n, channels, …)``."""
+        return (x - self.mean).div_(self.scale)
+
+    def in_place(self, x: torch.Tensor) -> torch.Tensor:
+        """The same to the bit, in the memory of ``x``."""
+        return x.sub_(self.mean).div_(self.scale)
+
+
+def _of_channels(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean, deviation and whether all are 0 or 1, ``(channels, 1, …)``; a few rows at a time."""
+    inner = [d for d in range(x.ndim) if d != 1]
+    shape = (x.shape[1], *(1 for _ in inner[1:]))
+    parts = x.split(max(_AT_ONCE // x[0].numel(), 1))
+    count = x.numel() // x.shape[1]
+
+    def total(of: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        sums = (of(part.double()).sum(inner).reshape(shape) for part in parts)
+        return sum(sums, torch.zeros(shape, dtype=torch.float64))
+
+    mean = total(lambda part: part) / count
+    scale = (total(lambda part: (part - mean).square_()) / count).sqrt()
+    flag = total(lambda part: (part != 0) & (part != 1)) == 0
+    return mean, scale, flag
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,18 +90,22 @@ class Dataset:
     """Encoded inputs, labels and sensitive columns; inputs are a tensor, the rest is numpy.
 
     Attributes:
-        x: ``(n, features)`` float32. Unscaled until ``split``.
+        x: ``(n, features)`` float32, of images ``(n, channels, height, width)``. Unscaled until
+            ``split``.
         y: ``(n,)`` int64 class labels; 1 is the class that ``positive`` names.
         sensitive: ``(n, k)`` int64 codes into ``sensitive_levels``.
-        sensitive_names: The k sensitive columns.
+        sensitive_names: The k sensitive columns; without any, everybody is one group.
         sensitive_levels: For each of them the names of its values.
-        feature_names: The columns of ``x``.
+        feature_names: The columns of ``x``, of images the channels.
         name: What to call the data in reports.
         positive: What ``y == 1`` means.
         schema: How a table becomes such data, if it came from one.
         scaling: What ``split`` fitted on its training part, if it did.
         weight: ``(n,)`` float64, how much each row counts in training, at least 0; all alike if
             None. Audits count people, not weights.
+        class_names: What the labels 0, 1, … mean, if that is known.
+        part: ``(n,)`` 0 for training, 1 for validation, 2 for test, where whoever made the data
+            split them.
     """
 
     x: torch.Tensor
@@ -82,6 +119,8 @@ class Dataset:
     schema: Schema | None = None
     scaling: Scaling | None = None
     weight: Floats | None = None
+    class_names: tuple[str, ...] = ()
+    part: Ints | None = None
 
     @classmethod
     def from_frame(
@@ -140,36 +179,48 @@ class Dataset:
         cls,
         x: npt.ArrayLike | torch.Tensor,
         y: npt.ArrayLike,
-        sensitive: npt.ArrayLike,
+        sensitive: npt.ArrayLike | None = None,
         *,
         sensitive_names: Sequence[str] | None = None,
         feature_names: Sequence[str] | None = None,
         name: str = "data",
         positive: str = "1",
         sample_weight: npt.ArrayLike | None = None,
+        class_names: Sequence[str] = (),
     ) -> Dataset:
         """Takes ready arrays.
 
         Args:
-            x: ``(n, features)`` numbers.
+            x: ``(n, features)`` numbers, or images ``(n, channels, height, width)``, in general
+                ``(n, channels, …)``. Bytes (uint8) with channels are read as value / 255.
             y: ``(n,)`` integer class labels from 0.
             sensitive: ``(n,)`` or ``(n, k)`` values of any type; their texts name the groups. Rows
                 with a missing value (None, NaN) are the group "unknown", which is not compared.
+                Without it everybody is one group: gaps between classes can be audited alone.
             sensitive_names: Names of the k columns; "sensitive" (and a number) unless given.
-            feature_names: Names of the columns of ``x``; "x0", "x1", … unless given.
+            feature_names: Names of the columns or channels of ``x``; "x0", "x1", … unless given.
             name: What to call the data in reports.
             positive: What ``y == 1`` means.
             sample_weight: ``(n,)`` numbers, how much each row counts in training; audits count
                 people, not weights.
+            class_names: What the labels 0, 1, … mean.
 
         Raises:
             DataError: For different lengths, non-finite numbers, labels that are not 0, 1, …, or
                 weights that are negative or all 0.
         """
-        tensor, labels, table = _numbers(x), np.asarray(y), np.asarray(sensitive)
+        tensor, labels = _numbers(x), np.asarray(y)
+        given = np.zeros(labels.shape) if sensitive is None else sensitive
+        table = np.asarray(given)
         table = table[:, None] if table.ndim == 1 else table
-        _check_arrays(tensor, labels, table)
-        named = (len(sensitive_names or table.T), len(feature_names or tensor.T))
+        _check_arrays(tensor, labels, table, class_names)
+        missing = _missing(given).reshape(table.shape)
+        if sensitive is None:
+            table, missing = table[:, :0], missing[:, :0]
+        named = (
+            len(sensitive_names or range(table.shape[1])),
+            len(feature_names or range(tensor.shape[1])),
+        )
         if named != (table.shape[1], tensor.shape[1]):
             raise DataError(
                 "data-shape",
@@ -179,7 +230,6 @@ class Dataset:
                 cure="Check the names.",
             )
         names = tuple(sensitive_names or numbered("sensitive", table.shape[1]))
-        missing = _missing(sensitive).reshape(table.shape)
         for column, count in zip(names, missing.sum(0), strict=True):
             if count:
                 warn(
@@ -191,22 +241,25 @@ class Dataset:
         return cls(
             x=tensor,
             y=labels.astype(np.int64),
-            sensitive=np.stack([codes for _, codes in columns], axis=1).astype(np.int64),
+            sensitive=np.array([codes for _, codes in columns], dtype=np.int64)
+            .reshape(table.shape[::-1])
+            .T.copy(),
             sensitive_names=names,
             sensitive_levels=tuple(tuple(map(str, levels)) for levels, _ in columns),
             feature_names=tuple(feature_names or [f"x{i}" for i in range(tensor.shape[1])]),
             name=name,
             positive=positive,
             weight=None if sample_weight is None else _weights(sample_weight),
+            class_names=tuple(class_names),
         )
 
     def __post_init__(self) -> None:
-        if not torch.isfinite(self.x).all():
-            row, column = (int(i) for i in (~torch.isfinite(self.x)).nonzero()[0])
+        if self.x.numel() and not torch.isfinite(torch.stack(torch.aminmax(self.x))).all():
+            first = tuple((~torch.isfinite(self.x)).nonzero()[0].tolist())
             raise DataError(
                 "data-nonfinite",
                 "Every input must be a finite number",
-                got=f"{float(self.x[row, column])} in row {row} of {self.feature_names[column]!r}",
+                got=f"{float(self.x[first])} in row {first[0]} of {self.feature_names[first[1]]!r}",
                 cure="Fill or drop it.",
             )
         if self.weight is not None:
@@ -220,14 +273,19 @@ class Dataset:
             f"{name} {n}" for name, n in zip(self.group_names, self.group_counts, strict=True)
         )
         positive = np.mean(self.y == 1) if len(self) else 0
+        each = "{} features".format(*self.x.shape[1:])
+        if self.x.ndim > 2:
+            each = f"each {' × '.join(map(str, self.x.shape[1:]))}"
         return (
-            f"Dataset({self.name!r}: {len(self)} rows, {self.x.shape[1]} features, "
+            f"Dataset({self.name!r}: {len(self)} rows, {each}, "
             f"y = 1 is {self.positive!r} ({positive:.1%}); {groups})"
         )
 
     @cached_property
     def group(self) -> Ints:
         """``(n,)`` index into ``group_names``: the intersection of all sensitive columns."""
+        if not self.sensitive_names:
+            return np.zeros(len(self), dtype=np.int64)
         sizes = [len(levels) for levels in self.sensitive_levels]
         return np.ravel_multi_index(tuple(self.sensitive.T), tuple(sizes)).astype(np.int64)
 
@@ -237,7 +295,7 @@ class Dataset:
         names = [""]
         for levels in self.sensitive_levels:
             names = [f"{name} & {level}" if name else level for name in names for level in levels]
-        return tuple(names)
+        return tuple(names) if self.sensitive_names else (EVERYBODY,)
 
     @property
     def group_counts(self) -> Ints:
@@ -251,6 +309,16 @@ class Dataset:
         for levels in self.sensitive_levels:
             known = np.logical_and.outer(known, np.array(levels) != UNKNOWN).ravel()
         return known
+
+    def require_groups(self) -> None:
+        """Raises a ``DataError`` where there is no sensitive column."""
+        if not self.sensitive_names:
+            raise DataError(
+                "data-no-groups",
+                "Gaps between groups need a sensitive column",
+                got=f"{self.name!r} without one",
+                cure="Give the groups; an audit measures gaps between classes without them.",
+            )
 
     @cached_property
     def relative_weight(self) -> Floats | None:
@@ -299,12 +367,14 @@ class Dataset:
             y=self.y[index],
             sensitive=self.sensitive[index],
             weight=None if self.weight is None else self.weight[index],
+            part=None if self.part is None else self.part[index],
         )
 
     def joined(self, *others: Dataset) -> Dataset:
         """These rows, and below them those of other parts of the same data."""
         every = (self, *others)
         weighted = any(data.weight is not None for data in every)
+        split = [data.part for data in every if data.part is not None]
         return replace(
             self,
             x=torch.cat([data.x for data in every]),
@@ -315,6 +385,7 @@ class Dataset:
             )
             if weighted
             else None,
+            part=np.concatenate(split) if len(split) == len(every) else None,
         )
 
     def split(
@@ -330,8 +401,8 @@ class Dataset:
             seed: Another seed, another split.
             fractions: Of the rows for each part. Each cell of label and group deviates by at most
                 two rows.
-            scale: Whether to standardise the columns, fitted on the training part. Columns of zeros
-                and ones stay.
+            scale: Whether to standardise the columns, of images the channels, fitted on the
+                training part. Those of zeros and ones stay.
 
         Raises:
             OptionError: For fractions that do not sum to 1.
@@ -353,16 +424,31 @@ class Dataset:
         part[rest[in_valid]], part[order[in_test]] = 1, 2
         return self._parts(part, scale=scale)
 
-    def split_by(self, part: Ints, *, scale: bool = True) -> tuple[Dataset, Dataset, Dataset]:
+    def split_by(
+        self, part: Ints | None = None, *, scale: bool = True, seed: int = 0
+    ) -> tuple[Dataset, Dataset, Dataset]:
         """Splits as somebody else did.
 
         Args:
-            part: ``(n,)`` 0 for training, 1 for validation, 2 for test.
+            part: ``(n,)`` 0 for training, 1 for validation, 2 for test. The data's own split
+                unless given; if that has no validation part, an eighth of its training part is it.
             scale: As in ``split``.
+            seed: Another seed, another eighth.
 
         Raises:
-            DataError: If a part would miss a class or a value of a sensitive column.
+            DataError: If a part would miss a class or a value of a sensitive column, and where
+                there is no split.
         """
+        if part is None:
+            if self.part is None:
+                raise DataError(
+                    "data-split",
+                    "The data must have been split, or part be given",
+                    got=f"no part of {self.name!r}",
+                    cure="Use split(seed).",
+                )
+            own = (self.part == 1).any()
+            part = self.part if own else self.with_validation(self.part, seed=seed)
         for k, (column, levels) in enumerate(
             zip(self.sensitive_names, self.sensitive_levels, strict=True)
         ):
@@ -407,7 +493,7 @@ class Dataset:
             return parts[0], parts[1], parts[2]
         scaling = Scaling.fit(parts[0].x)
         whole = scaling if self.scaling is None else scaling.after(self.scaling)
-        train, valid, test = (replace(p, x=scaling(p.x), scaling=whole) for p in parts)
+        train, valid, test = (replace(p, x=scaling.in_place(p.x), scaling=whole) for p in parts)
         return train, valid, test
 
     def _check_part(self, part: Dataset, title: str) -> None:
@@ -440,13 +526,19 @@ class Dataset:
             "name": self.name,
             "rows": len(self),
             "features": len(self.feature_names),
+            **({} if self.x.ndim == 2 else {"shape": list(self.x.shape[1:])}),
             "positive": self.positive,
             "sensitive": list(self.sensitive_names),
             "groups": groups,
         }
 
 
-def _check_arrays(tensor: torch.Tensor, labels: npt.NDArray[Any], table: npt.NDArray[Any]) -> None:
+def _check_arrays(
+    tensor: torch.Tensor,
+    labels: npt.NDArray[Any],
+    table: npt.NDArray[Any],
+    class_names: Sequence[str],
+) -> None:
     if not len(tensor) == len(labels) == len(table):
         raise DataError(
             "data-lengths",
@@ -454,10 +546,11 @@ def _check_arrays(tensor: torch.Tensor, labels: npt.NDArray[Any], table: npt.NDA
             got=f"{len(tensor)}, {len(labels)} and {len(table)}",
             cure="Check how they were cut.",
         )
-    if tensor.ndim != 2 or labels.ndim != 1 or table.ndim != 2 or table.shape[1] == 0:
+    empty = 0 in (*tensor.shape[2:], *table.shape[1:])
+    if tensor.ndim < 2 or labels.ndim != 1 or table.ndim != 2 or empty:
         raise DataError(
             "data-shape",
-            "x must be (n, features), y (n,) and sensitive (n,) or (n, k)",
+            "x must be (n, features) or (n, channels, …), y (n,) and sensitive (n,) or (n, k)",
             got=f"{tuple(tensor.shape)}, {labels.shape} and {table.shape}",
             cure="Reshape them.",
         )
@@ -468,6 +561,13 @@ def _check_arrays(tensor: torch.Tensor, labels: npt.NDArray[Any], table: npt.NDA
             "y must hold the integers 0, 1, …",
             got=str(np.unique(labels)[:5].tolist()),
             cure="Encode the labels; 1 is the class whose rates are compared.",
+        )
+    if class_names and labels.max(initial=0) >= len(class_names):
+        raise DataError(
+            "data-labels",
+            "Every label needs a name, if they have names",
+            got=f"{len(class_names)} names, and labels up to {labels.max()}",
+            cure="Name them all.",
         )
 
 
@@ -510,14 +610,14 @@ def _weight_error(got: str) -> DataError:
 
 
 def _numbers(x: npt.ArrayLike | torch.Tensor) -> torch.Tensor:
-    """Float32, on the CPU."""
+    """Float32, on the CPU; bytes of images as value / 255."""
     array = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
     if array.dtype.kind not in "biuf":
         raise DataError(
             "data-type", "x must hold real numbers", got=str(array.dtype), cure="Encode it first."
         )
     with np.errstate(over="ignore"):  # infinity is refused with its row and column
-        return torch.from_numpy(np.array(array, dtype=np.float32))  # a copy of our own
+        return torch.from_numpy(as_read(array))
 
 
 def _every(n: int, fraction: float) -> Mask:

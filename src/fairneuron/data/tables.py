@@ -14,8 +14,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from fairneuron.data.csvfile import duplicate_column, read_csv, wrong_encoding
 from fairneuron.errors import DataError, InputError, OptionError
 
@@ -277,5 +275,7 @@ def _parquet(path: Path) -> pd.DataFrame:
 
 def _characters(column: pd.Series[Any]) -> int:
     """How long the texts of all rows are, each held once as a category."""
+    import numpy as np
+
     lengths = np.append(column.cat.categories.str.len(), 0).astype(np.int64)
     return int(lengths[column.cat.codes].sum())

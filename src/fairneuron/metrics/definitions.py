@@ -163,7 +163,7 @@ def abcc(h: Counts) -> Floats:
         for i in range(curves.shape[-2])
         for j in range(i)
     ]
-    return _reduce(np.stack(areas, -1), np.fmax)
+    return _reduce(np.stack(areas, -1), np.fmax) if areas else np.full(curves.shape[:-2], np.nan)
 
 
 @dataclass(frozen=True)

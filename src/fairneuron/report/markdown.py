@@ -9,6 +9,18 @@ from typing import Any
 
 from fairneuron.errors import printable
 from fairneuron.metrics.definitions import METRICS
+from fairneuron.report.governance import (
+    CARD_TITLE,
+    IMPACT_TITLE,
+    NOTICE,
+    READING,
+    SCORING,
+    card_pairs,
+    impact_grids,
+    impact_of,
+    repair_card,
+    selected_text,
+)
 
 SHOWN = (
     "accuracy",
@@ -48,8 +60,12 @@ def report(result: dict[str, Any]) -> str:
         *_explanation(result["explanation"]),
         "## Candidates",
         _candidates(result),
+        f"## {IMPACT_TITLE}",
+        *_impact(result),
         "## Read this with care",
         *_caveats(result),
+        f"## {CARD_TITLE}",
+        _card(result),
         "## How to reproduce",
         _reproduce(result),
     ]
@@ -248,6 +264,21 @@ def _candidates(result: dict[str, Any]) -> str:
     )
 
 
+def _impact(result: dict[str, Any]) -> list[str]:
+    both = {"before": result["before"], "after": result["after"]}
+    impact = impact_of(both, result["data"])
+    parts = [NOTICE, selected_text(impact)]
+    for grid in impact_grids(impact):
+        parts += [f"{_escape(grid.caption)}:", _table(grid.head, grid.rows), _escape(grid.says)]
+    scored = any(one["scoring"] for one in impact["tables"])
+    return [*parts, *READING, *([SCORING] if scored else [])]
+
+
+def _card(result: dict[str, Any]) -> str:
+    pairs = card_pairs(repair_card(result))
+    return "\n".join(f"- {term}: {_escape(text)}" for term, text in pairs)
+
+
 def _caveats(result: dict[str, Any]) -> list[str]:
     stopped = result.get("stopped")
     small = [g["group"] for g in result["before"]["groups"] if g["n"] < 100]
@@ -279,6 +310,7 @@ _OPTIONS = {  # of a configuration, in the order of the command line
     "split_column": "--split-column",
     "target": "--target",
     "positive": "--positive",
+    "outcome": "--outcome",
     "sensitive": "--sensitive",
     "drop": "--drop",
     "weight": "--weight-column",
@@ -286,6 +318,7 @@ _OPTIONS = {  # of a configuration, in the order of the command line
     "encode": "--encode",
     "model": "--model",
     "weights": "--weights",
+    "intended_use": "--intended-use",
 }
 
 

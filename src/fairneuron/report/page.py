@@ -1,7 +1,9 @@
-"""The frame of every HTML report: one file, inert, without scripts and without references."""
+"""The frame of every HTML report: one file, without references; reports have no scripts either."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
@@ -11,18 +13,31 @@ from fairneuron.markup import Html, el
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def document(title: str, lead: Sequence[Html], sections: Iterable[Html]) -> bytes:
+def document(
+    title: str,
+    lead: Sequence[Html],
+    sections: Iterable[Html],
+    *,
+    script: Html | None = None,
+    data: Html | None = None,
+) -> bytes:
     """A whole page.
 
     Args:
         title: Of the page, and its only heading of the first level.
         lead: What stands before the first section.
         sections: From ``section``.
+        script: The only one that may run; the page's policy has its sum. Reports have none.
+        data: An element that the script reads.
     """
+    policy, does = _POLICY, "loads nothing and runs nothing"
+    if script is not None:
+        policy += f"; script-src {_sum(script)}"
+        does = "loads nothing, and runs one script, which stands in it"
     head = el(
         "head",
         el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        el("meta", http_equiv="Content-Security-Policy", content=policy),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("meta", name="generator", content="fairneuron"),
         el("title", title),
@@ -32,10 +47,18 @@ def document(title: str, lead: Sequence[Html], sections: Iterable[Html]) -> byte
         "body",
         el("header", el("h1", title), *lead),
         el("main", *sections),
-        el("footer", el("p", "Made by fairneuron. This page loads nothing and runs nothing.")),
+        el("footer", el("p", f"Made by fairneuron. This page {does}.")),
+        data,
+        None if script is None else el("script", script),
     )
     html = f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"
     return html.replace("<section>", "\n<section>").encode()
+
+
+def _sum(script: str) -> str:
+    """What a policy calls a script."""
+    total = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"'sha256-{total}'"
 
 
 @cache

@@ -145,11 +145,21 @@ def print_sources(sources: Mapping[str, Source]) -> None:
     Console().print(table)
 
 
+def print_image_sets(rows: Sequence[tuple[str, str, str]]) -> None:
+    """Known sets of images: their names, what they are, and where they are on this machine."""
+    table = _table("images", "what they show", "here", left=True)
+    for row in rows:
+        table.add_row(*map(_text, row))
+    Console().print(table)
+
+
 def print_source(facts: dict[str, Any], groups: dict[str, Any]) -> None:
     """One of them."""
     console = Console()
     for key, value in facts.items():
         console.print(_text(f"{key}: {value}"))
+    if not groups:
+        return
     table = _table("sensitive column", "group", "n", "y = 1")
     for column, rows in groups.items():
         for row in rows:
@@ -235,12 +245,20 @@ def print_audit(result: dict[str, Any], title: str) -> None:
             "" if floor is None else f"{floor:.3f}",
         )
     console.print(table)
-    rates = ("selection_rate", "tpr", "fpr", "accuracy")
-    groups = _table("group", "n", "y = 1", *rates)
-    for row in result["groups"]:
-        values = [_number(row[rate]) for rate in rates]
-        groups.add_row(_text(row["group"]), str(row["n"]), str(row["positive"]), *values)
-    console.print(groups)
+    if result["sensitive"]:
+        rates = ("selection_rate", "tpr", "fpr", "accuracy")
+        groups = _table("group", "n", "y = 1", *rates)
+        for row in result["groups"]:
+            values = [_number(row[rate]) for rate in rates]
+            groups.add_row(_text(row["group"]), str(row["n"]), str(row["positive"]), *values)
+        console.print(groups)
+    if "classes" in result:
+        classes = _table("class", "n", "accuracy", "95 % interval")
+        for row in result["classes"]:
+            low, high = row["interval"] or (None, None)
+            bounds = "" if low is None else f"{low:.3f} to {high:.3f}"
+            classes.add_row(_text(row["class"]), str(row["n"]), _number(row["accuracy"]), bounds)
+        console.print(classes)
     if "by_column" in result:
         columns = _table("groups of one column alone", *BY_COLUMN)
         for column, audited in result["by_column"].items():

@@ -11,10 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fairneuron.errors import OptionError, require_known, require_range, require_whole
-from fairneuron.metrics.definitions import METRICS
 from fairneuron.settings import Numbers, PaperSettings, several
 
 SAMPLES = 36
@@ -53,6 +50,8 @@ def drawn(
     Raises:
         OptionError: For values out of range.
     """
+    import numpy as np
+
     require_whole("samples", samples)
     require_range("samples", samples, 1, MOST)
     (low, high), (least, most) = _range("theta", theta), _range("gamma", gamma)
@@ -103,6 +102,8 @@ def combined(
                 got=repr(values),
                 cure="For example [0.5, 0.9].",
             )
+    import numpy as np
+
     (low, high), (least, most) = _range("theta", theta), _range("gamma", gamma)
     steps = {
         "gamma": np.linspace(least, most, _STEPS).tolist(),
@@ -168,6 +169,8 @@ def score(metrics: Mapping[str, float | None], weights: Mapping[str, float]) -> 
     Returns:
         In [0, sum of the weights]; None if a metric that counts is undefined.
     """
+    from fairneuron.metrics.definitions import METRICS
+
     total = 0.0
     for name, weight in weights.items():
         value = metrics[name]

@@ -1,0 +1,66 @@
+"""The command ``fairneuron paths``; free of torch, so that help is instant."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import typer
+
+from fairneuron.commands.common import at_work, print_json, table_of
+from fairneuron.errors import require_known, require_range
+from fairneuron.options import AsJson, Gamma, Part, Theta, part_of, with_subject
+from fairneuron.report.terminal import print_paths
+from fairneuron.subject import Subject
+
+
+@with_subject
+def paths(
+    subject: Subject,
+    gamma: Gamma = 0.9,
+    theta: Theta = 1e-3,
+    contribution: Annotated[str, typer.Option(help="signed or absolute.")] = "signed",
+    part: Part = "train",
+    top: Annotated[
+        int | None,
+        typer.Option(
+            help="Over-represented neurons to list of each cluster and group.",
+            show_default="5; with --json 20",
+        ),
+    ] = None,
+    show: Annotated[
+        int | None,
+        typer.Option(help="List the synapses of the path with this id; 0 is the most frequent."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the activation paths of samples; see whose are rare, and which neurons are on them."""
+    require_range("gamma", gamma, 0, 1, open_low=True)
+    require_range("theta", theta, 0, 1)
+    require_known("option-contribution", "contribution", contribution, ("signed", "absolute"))
+    top = (20 if as_json else 5) if top is None else top
+    require_range("top", top, 1, math.inf, open_high=True)
+    require_range("show", show or 0, 0, math.inf, open_high=True)
+    index = part_of(part)
+    table = table_of(subject)
+
+    from fairneuron.clustering import summarise_paths
+    from fairneuron.loading import load_model, load_parts, part_at
+    from fairneuron.path_views import describe_path, summarise_neurons
+    from fairneuron.slicing import activation_paths
+
+    with at_work() as progress:
+        parts = load_parts(subject, table)
+        model = load_model(subject, parts, progress)
+        data = part_at(parts, index)
+        found = activation_paths(
+            model, data.x, gamma=gamma, contribution=contribution, progress=progress
+        )
+        shown = {} if show is None else {"path": describe_path(model, data, found, show)}
+        used = summarise_neurons(model, data, found, theta, top=top, progress=progress)
+    summary = summarise_paths(found, data, theta).to_dict() | {"over_represented": used} | shown
+    if as_json:
+        name, seed = subject.data.name, subject.seed
+        print_json({"data": name, "part": part, "seed": seed, **summary})
+        return
+    print_paths(summary)

@@ -1,0 +1,146 @@
+"""What a repair changed: metrics, rates and predictions before and after, on test data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fairneuron.markup import Html, el, table
+from fairneuron.metrics.definitions import METRICS
+from fairneuron.report.markdown import SHOWN
+from fairneuron.report.page import bullets, note
+from fairneuron.report.parts import (
+    RATES,
+    READING,
+    SAYS_RATE,
+    Values,
+    base_of,
+    between,
+    bounds_of,
+    by_column,
+    floor_of,
+    gap_figures,
+    limit_text,
+    number,
+    rate_figure,
+    signed,
+    title_of,
+    with_interval,
+)
+from fairneuron.verdict import EQUALISED
+
+
+def before_and_after(result: Values) -> Iterator[Html]:
+    """Metrics and rates of the groups, with intervals and noise floors."""
+    before, after = result["before"], result["after"]
+    limit = result["configuration"]["limit"]
+    rows = [
+        (
+            METRICS[name].title,
+            *(with_interval(audited, name) for audited in (before, after)),
+            floor_of(before, name),
+            limit_text(limit, name),
+        )
+        for name in (*SHOWN, *(n for n in limit if n not in SHOWN))
+    ]
+    head = ("metric", "before", "after", "noise floor", "limit")
+    yield table(f"Metrics on test data, n = {before['n']:,}", head, rows)
+    yield note(READING)
+    both = {"before": before, "after": after}
+    yield from gap_figures(both, limit)
+    yield el("h3", "By group")
+    rates = list(dict.fromkeys(rate for name in limit for rate in EQUALISED[name]))
+    changes = _changes_by(result)
+    for rate in dict.fromkeys((*rates, *RATES)):
+        yield _rate_table(before, after, rate, changes)
+        if rate in rates:
+            yield rate_figure(both, rate)
+    yield from by_column(both)
+
+
+def _rate_table(before: Values, after: Values, rate: str, changes: Mapping[Any, Values]) -> Html:
+    rows = []
+    for old, new in zip(before["groups"], after["groups"], strict=True):
+        change = changes.get((old["group"], rate))
+        rows.append(
+            (
+                old["group"],
+                f"{base_of(old, rate):,}",
+                *(between(row[rate], bounds_of(row, rate)) for row in (old, new)),
+                "not compared" if change is None else _changed(change),
+            )
+        )
+    caption = f"{RATES[rate].capitalize()}: {SAYS_RATE[rate]}"
+    return table(caption, ("group", "n", "before", "after", "change"), rows)
+
+
+def _changes_by(result: Values) -> dict[tuple[str, str], Values]:
+    return {(c["group"], c["rate"]): c for c in result["verdicts"]["test"]["groups"]}
+
+
+def _changed(change: Values) -> str:
+    if change["before"] is None or change["after"] is None:
+        return "undefined"
+    moved = signed(change["after"] - change["before"])
+    if change["interval"] is None:
+        return moved
+    low, high = change["interval"]
+    reliable = ", reliable" if low > 0 or high < 0 else ""
+    return f"{moved} ({signed(low)} to {signed(high)}){reliable}"
+
+
+def what_else_changed(result: Values) -> Iterator[Html]:
+    """Flips, what got worse, levelling down, and groups that lost accuracy."""
+    test = result["verdicts"]["test"]
+    yield table(
+        f"Predictions that changed, on test data, n = {test['n']:,}",
+        ("group", "n", "changed to y = 1", "changed away from y = 1", "unchanged"),
+        [
+            (
+                flip["group"],
+                f"{flip['n']:,}",
+                _counted(flip["to_positive"], flip["n"]),
+                _counted(flip["from_positive"], flip["n"]),
+                f"{flip['n'] - flip['to_positive'] - flip['from_positive']:,}",
+            )
+            for flip in test["flips"]
+        ],
+    )
+    worse = [(title_of(name), test["changes"][name]) for name in test["worse"]]
+    told = [
+        f"{title} got reliably worse: {number(c['before'])} to {number(c['after'])}."
+        for title, c in worse
+    ] or ["No metric without a limit got reliably worse."]
+    changes = _changes_by(result)
+    for key, says in (
+        ("levelled_down", "Levelled down: the {} fell, and reliably rose in no group; fell in {}."),
+        ("only_raised", "Only raised: the {} rose, and reliably fell in no group; rose in {}."),
+    ):
+        down = key == "levelled_down"
+        for rate in test[key]:
+            moved = [
+                f"{c['group']} ({number(c['before'])} to {number(c['after'])})"
+                for (_, of), c in changes.items()
+                if of == rate
+                and c["interval"]
+                and (c["interval"][1] < 0 if down else c["interval"][0] > 0)
+            ]
+            told.append(says.format(RATES[rate], ", ".join(moved)))
+        if not test[key]:
+            told.append(
+                "No levelling down: no gap shrank by falls alone."
+                if down
+                else "No gap shrank by rises alone."
+            )
+    lost = [f"{g} ({_changed(changes[g, 'accuracy'])})" for g in test["lost_accuracy"]]
+    told.append(
+        f"Accuracy reliably fell in {', '.join(lost)}."
+        if lost
+        else "Accuracy reliably fell in no group."
+    )
+    yield bullets(told)
+    yield note("Whether a rise or a fall is a loss to a group depends on what y = 1 means.")
+
+
+def _counted(part: int, whole: int) -> str:
+    return f"{part:,} ({part / whole:.1%})" if whole else f"{part:,}"
