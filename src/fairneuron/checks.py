@@ -66,7 +66,7 @@ def check_model(
         ModelError: See the ``model-*`` codes.
     """
     require_module(model)
-    if x.ndim != 2:
+    if x.ndim < 2:
         raise DataError(
             "data-shape", "Inputs must be (n, features)", got=tuple(x.shape), cure="Reshape them."
         )

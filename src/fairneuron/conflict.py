@@ -20,7 +20,7 @@ import torch
 from fairneuron.data.dataset import Dataset, Floats
 from fairneuron.errors import ModelError, require_range
 from fairneuron.forward import evaluation, logits, one_thread, placed
-from fairneuron.graph import Graph, Recorder
+from fairneuron.graph import Graph, Recorder, Weighted
 from fairneuron.models import Penalty, TaskLoss, positive_score, task_loss
 
 CRITERIA = {"dp": "dp", "dpr": "dp", "eo": "eo", "eodds": "eodds"}
@@ -103,8 +103,8 @@ class Neuron:
     """A hidden neuron and the pull of both goals on it.
 
     Attributes:
-        layer: Name of its linear layer.
-        unit: Its position there.
+        layer: Name of its layer.
+        unit: Its position there: of a feature, or of a channel.
         pull: Norm of the gradient of the gap with respect to its incoming weights and bias.
         conflict: Minus the cosine of that gradient and the loss's, in [-1, 1]; above 0 the goals
             contradict each other.
@@ -135,8 +135,6 @@ def neuron_pulls(
     Neurons of frozen layers are left out. The gap is linear in the scores once its two groups are
     known, so its gradient is summed batch by batch. Samples count by their weights.
     """
-    with evaluation(graph.module):  # refuses what has no neurons, before any work
-        Recorder(graph, lambda *_: None).run(placed(graph.module, data.x[:2]))
     parameters = {name: p for name, p in graph.incoming.items() if p.requires_grad}
     if not parameters:
         raise ModelError(
@@ -188,8 +186,10 @@ def _active_shares(graph: Graph, data: Dataset) -> dict[str, torch.Tensor]:
 
     def add(index: int, value: torch.Tensor, weight: torch.Tensor) -> None:
         if index in owners:
-            there = ((value != 0) * weight).sum(0)
-            total[owners[index]] = total.get(owners[index], 0) + there
+            layer = graph.neurons[owners[index]]
+            there = (layer.by_unit(value) != 0).double()  # (n, units, …)
+            there = there.reshape(*there.shape[:2], -1).mean(2)
+            total[owners[index]] = total.get(owners[index], 0) + (there * weight).sum(0)
 
     for x, weight in _weighted_batches(graph, data):
         Recorder(graph, partial(add, weight=weight)).run(x)
@@ -331,13 +331,14 @@ def explain_conflict(
 
 
 def _activation_means(graph: Graph, data: Dataset) -> dict[int, torch.Tensor]:
-    """Mean activation of the hidden neurons, by position of the layer that holds it."""
+    """Mean activations of the hidden neurons, by position of the layer that holds them."""
     wanted = {graph.activation_of(layer) for layer in graph.hidden}
     total: dict[int, torch.Tensor] = {}
 
     def add(index: int, value: torch.Tensor, weight: torch.Tensor) -> None:
         if index in wanted:
-            total[index] = total.get(index, 0) + (value.double() * weight).sum(0)
+            weighted = value.double() * weight.reshape(-1, *[1] * (value.ndim - 1))
+            total[index] = total.get(index, 0) + weighted.sum(0)
 
     for x, weight in _weighted_batches(graph, data):
         Recorder(graph, partial(add, weight=weight)).run(x)
@@ -352,17 +353,18 @@ def _gap_without(
     means: Mapping[int, torch.Tensor],
 ) -> float:
     """The score gap with some neurons (name of the layer, unit) held at their mean activation."""
-    units: dict[int, list[int]] = {}
+    units: dict[int, tuple[Weighted, list[int]]] = {}
     for layer in graph.hidden:
         chosen = [unit for name, unit in held if name == graph.owner[layer.index]]
         if chosen:
-            units[graph.activation_of(layer)] = chosen
+            units[graph.activation_of(layer)] = layer, chosen
 
     def hold(index: int, value: torch.Tensor) -> torch.Tensor | None:
         if index not in units:
             return None
-        changed = value.clone()
-        changed[:, units[index]] = means[index][units[index]].to(value)
+        layer, chosen = units[index]
+        changed, mean = value.clone(), means[index][None].to(value)
+        layer.by_unit(changed)[:, chosen] = layer.by_unit(mean)[:, chosen]
         return changed
 
     runner = Recorder(graph, hold)
@@ -406,7 +408,7 @@ def _batches(
     graph: Graph, data: Dataset, *more: torch.Tensor, size: int = 8192
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """Inputs, labels, groups and further columns, batch by batch, on the network's device."""
-    device = graph.weight(graph.linear[0]).device
+    device = graph.device
     columns = (
         placed(graph.module, data.x),
         torch.from_numpy(data.y),

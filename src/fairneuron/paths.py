@@ -15,11 +15,12 @@ from fairneuron.errors import DataError, OptionError
 
 @dataclass(frozen=True, eq=False)
 class Means:
-    """Mean activations of samples; those of parts add up to those of the whole.
+    """Means of what slicing reads of samples; those of parts add up to those of the whole.
 
     Attributes:
-        sums: Layer to the sum of its activations, ``(units,)`` float64. Layers are known by their
-            position in the traced network.
+        sums: Layer to the sum of the activations that it reads, float64: ``(taps, fan_in)``, a tap
+            being a weight of a synapse, or ``(units, fan_in)``. Layers are known by their position
+            in the traced network.
         samples: How many there were.
     """
 
@@ -36,7 +37,8 @@ class Means:
     def __add__(self, other: Means) -> Means:
         if not isinstance(other, Means):
             return NotImplemented
-        if {k: len(v) for k, v in self.sums.items()} != {k: len(v) for k, v in other.sums.items()}:
+        shapes = [{k: v.shape for k, v in means.sums.items()} for means in (self, other)]
+        if shapes[0] != shapes[1]:
             raise OptionError(
                 "option-merge",
                 "Means must be of one network",
