@@ -198,7 +198,10 @@ def folded(weight: torch.Tensor, gamma: float, isa: int) -> torch.Tensor:
     source = torch.zeros(1, fan_in, dtype=torch.bool)
     signature = torch.zeros(1, 2, dtype=torch.int64)
     ones = torch.ones(1, 1, fan_in, dtype=torch.float64)
-    nothing, active = torch.zeros(1, fan_in, dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
+    nothing, active = (
+        torch.zeros(1, fan_in, dtype=torch.float64),
+        torch.ones(1, 1, dtype=torch.bool),
+    )
     wiring.fold(ones, nothing, active, source, signature, gamma=gamma, absolute=False, isa=isa)
     kept = source[0].nonzero()[:, 0]
     assert torch.equal(signature[0], wiring.keys(torch.zeros_like(kept), kept).sum(0))

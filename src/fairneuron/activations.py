@@ -52,7 +52,9 @@ class Activations:
     def batch_size(self) -> int:
         """Samples whose values take a few MiB."""
         read = {s for index in self.units.rules for s in self.graph.layers[index].sources}
-        values = sum(of.numel() for i, of in self.units.of.items() if i in {*self.units.rules, *read})
+        values = sum(
+            of.numel() for i, of in self.units.of.items() if i in {*self.units.rules, *read}
+        )
         return min(max(_BATCH // (8 * values), 64), 4096)
 
     def means(self, batches: Batches, progress: Progress, *, remember: bool = True) -> Means:

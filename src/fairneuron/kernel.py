@@ -95,6 +95,14 @@ def _on_grid(c: torch.Tensor) -> torch.Tensor:
     return (c + 1.5 * power) - 1.5 * power
 
 
+def unit_signatures(active: torch.Tensor) -> torch.Tensor:
+    """What stands for a set of units ``(n, units)`` bool: 128 bits, ``(n, 2)`` int64."""
+    units = Wiring(None, 1, active.shape[1], -1, active.device)
+    sample, unit = active.nonzero(as_tuple=True)
+    signature = torch.zeros(len(active), 2, dtype=torch.int64, device=active.device)
+    return signature.index_add_(0, sample, units.keys(torch.zeros_like(unit), unit))
+
+
 @dataclass(frozen=True, eq=False)
 class Wiring:
     """The synapses into a layer: their weights, and the keys that signatures are made of.
@@ -119,7 +127,7 @@ class Wiring:
 
     @cached_property
     def _keys(self) -> tuple[torch.Tensor, torch.Tensor]:
-        rng = np.random.default_rng([0xFA1, self.seed])
+        rng = np.random.default_rng([0xFA1, self.seed % (1 << 32)])
         low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
         of_units = rng.integers(low, high, (self.units, 2)) | 1  # odd: no factor loses a bit
         of_synapses = rng.integers(low, high, (2, self.fan_in))

@@ -23,11 +23,9 @@ from torch import nn
 from fairneuron.batches import Batches, Samples
 from fairneuron.data.dataset import Floats, Ints
 from fairneuron.errors import DataError, OptionError, require_range
-from fairneuron.graph import Graph
 from fairneuron.paths import Means
-from fairneuron.slicing import Slicer
+from fairneuron.slicing import make_slicer
 from fairneuron.training import Progress, quiet
-from fairneuron.units import Units
 
 LEVEL = 0.05
 """Adjusted p up to which a neuron's over-representation is a finding."""
@@ -247,10 +245,10 @@ def path_neurons(
     cell, cells = _numbered(by, names)
     batches = Batches(x, batch_size, once=means is not None)
     _require_as_many(cell, batches.samples or len(cell))
-    slicer = Slicer(model, batches.peek(), gamma, contribution)
+    slicer = make_slicer(model, batches.peek(), gamma, contribution)
     slicer.relative_to(slicer.activations.means(batches, progress) if means is None else means)
-    layers = _layers_of_neurons(slicer.graph, slicer.units)
-    device = slicer.activations.device
+    layers = [_Neurons(name, own[0].stop - own[0].start, own) for name, own in slicer.layers]
+    device = slicer.device
     counts = [
         torch.zeros(len(cells), layer.units, dtype=torch.int64).to(device) for layer in layers
     ]
@@ -279,14 +277,6 @@ class _Neurons(NamedTuple):
     name: str
     units: int
     places: tuple[slice, ...]
-
-
-def _layers_of_neurons(graph: Graph, units: Units) -> list[_Neurons]:
-    steps: dict[str, list[int]] = {graph.layers[0].name: [0]}
-    for index, name in graph.owner.items():
-        steps.setdefault(name, []).append(index)
-    places = {name: tuple(units.places(step) for step in own) for name, own in steps.items()}
-    return [_Neurons(name, own[0].stop - own[0].start, own) for name, own in places.items()]
 
 
 def _numbered(by: npt.ArrayLike, names: Sequence[str] | None) -> tuple[Ints, tuple[str, ...]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +26,16 @@ from fairneuron.batches import Batches, Samples
 from fairneuron.data.dataset import Ints
 from fairneuron.errors import ModelError, OptionError, require_known, require_range
 from fairneuron.forward import one_thread
+from fairneuron.gradients import GradientSlicer
 from fairneuron.graph import Layer
-from fairneuron.kernel import Wiring, compiled, keep_prefix
+from fairneuron.kernel import Wiring, compiled, keep_prefix, unit_signatures
 from fairneuron.paths import Means, Paths, count_paths
+from fairneuron.similar import Sketcher
 from fairneuron.training import Progress, quiet
 from fairneuron.units import Rule, weight_of
 
+CONTRIBUTIONS = ("signed", "absolute", "gradient")
+LEVELS = ("synapses", "units")
 _CHUNK = 1 << 18  # contributions held at once: 2 MiB of float64 stay in the cache
 _CHUNK_ON_DEVICE = 1 << 24  # of an accelerator, which wants work in large pieces
 
@@ -70,6 +74,8 @@ def activation_paths(
     *,
     gamma: float = 0.9,
     contribution: str = "signed",
+    level: str = "synapses",
+    similarity: float | None = None,
     means: Means | None = None,
     batch_size: int | None = None,
     progress: Progress = quiet,
@@ -88,7 +94,13 @@ def activation_paths(
         gamma: In (0, 1]: the share of a neuron's value that its kept synapses exceed. A larger one
             keeps more.
         contribution: "signed": oriented by the sign of the neuron's value, as Algorithm 1 sorts
-            them; "absolute": compared by absolute values, as in the paper's Figure 2.
+            them; "absolute": compared by absolute values, as in the paper's Figure 2; "gradient":
+            activation × gradient of units, for networks of any layers (``fairneuron.gradients``).
+        level: What a path is a set of: "synapses", or "units", which more samples share. Of
+            "gradient" it is units in any case.
+        similarity: In (0, 1): also finds how many samples have nearly the same set of units, for
+            ``rare_paths(..., similar=True)``. Samples whose sets have this share of their union in
+            common count as sharing a path half the time; those with equal sets always.
         means: Mean activations to subtract, as in ``Paths.means``; those of ``x`` unless given.
         batch_size: Samples in memory at once, at most; unless given, as many as have a few MiB of
             activations.
@@ -103,21 +115,34 @@ def activation_paths(
         ModelError: For a network that cannot be traced, or non-finite activations, naming the
             layer.
     """
+    require_known("option-level", "level", level, LEVELS)
+    by_unit = level == "units" or contribution == "gradient"
     batches = Batches(x, batch_size, once=means is not None)
-    slicer = Slicer(model, batches.peek(), gamma, contribution)
+    slicer = make_slicer(model, batches.peek(), gamma, contribution)
+    sketcher = None if similarity is None else Sketcher(similarity, slicer.total)
     means = slicer.activations.means(batches, progress) if means is None else means
     slicer.relative_to(means)
-    parts, done = [], 0
-    with one_thread() if slicer.compiled else nullcontext(1) as threads:
+    parts, sketches, done = [], [], 0
+    with one_thread() if slicer.device.type == "cpu" else nullcontext(1) as threads:
         for values in slicer.activations.of(batches):
-            parts.append(slicer.signatures(values, threads)[0].cpu().numpy())
+            signature, active = slicer.signatures(values, threads)
+            parts.append((unit_signatures(active) if by_unit else signature).cpu().numpy())
+            if sketcher is not None:
+                sketches.append(sketcher.sketch(active))
             done += len(parts[-1])
             progress("slicing", done, batches.total)
-    return count_paths(np.concatenate(parts), means, gamma, contribution)
+    found = count_paths(np.concatenate(parts), means, gamma, contribution)
+    level = "units" if by_unit else "synapses"
+    return replace(found, level=level, sketches=np.concatenate(sketches) if sketches else None)
 
 
 def mean_activations(
-    model: nn.Module, x: Samples, *, batch_size: int | None = None, progress: Progress = quiet
+    model: nn.Module,
+    x: Samples,
+    *,
+    contribution: str = "signed",
+    batch_size: int | None = None,
+    progress: Progress = quiet,
 ) -> Means:
     """Finds the mean activation of every neuron that synapses come from.
 
@@ -127,7 +152,8 @@ def mean_activations(
     The arguments are those of ``activation_paths``; ``x`` is read once.
     """
     batches = Batches(x, batch_size, once=True)
-    return Activations(model, batches.peek()).means(batches, progress, remember=False)
+    slicer = make_slicer(model, batches.peek(), 1.0, contribution)
+    return slicer.activations.means(batches, progress, remember=False)
 
 
 def path_synapses(
@@ -141,7 +167,7 @@ def path_synapses(
     """Lists the synapses of the paths of a few samples, from the output layer to the input.
 
     The synapses of path p of ``paths`` are those of its first sample: ``path_synapses(model,
-    x[paths.first[[p]]], gamma=paths.gamma, means=paths.means)``.
+    x[paths.first[[p]]], gamma=paths.gamma, means=paths.means)``. There are none of "gradient".
 
     The arguments are those of ``activation_paths``; give the ``means`` of the data that the paths
     were found on.
@@ -168,6 +194,21 @@ def path_synapses(
     return found
 
 
+def make_slicer(
+    model: nn.Module, example: torch.Tensor, gamma: float, contribution: str
+) -> Slicer | GradientSlicer:
+    """A network made ready for slicing; see ``Slicer`` for the arguments.
+
+    Raises:
+        OptionError: For gamma outside (0, 1] and unknown contributions.
+    """
+    require_range("gamma", gamma, 0, 1, open_low=True)
+    require_known("option-contribution", "contribution", contribution, CONTRIBUTIONS)
+    if contribution == "gradient":
+        return GradientSlicer(model, example, gamma)
+    return Slicer(model, example, gamma, contribution)
+
+
 class Slicer:
     """A network made ready for slicing.
 
@@ -181,6 +222,8 @@ class Slicer:
         activations: What records its values.
         graph: The traced network.
         units: Its units and rules.
+        total: How many units there are.
+        device: Where it runs.
         compiled: Whether linear layers are left to the compiled kernel.
     """
 
@@ -188,19 +231,21 @@ class Slicer:
         self, model: nn.Module, example: torch.Tensor, gamma: float, contribution: str
     ) -> None:
         require_range("gamma", gamma, 0, 1, open_low=True)
-        require_known("option-contribution", "contribution", contribution, ("signed", "absolute"))
+        known = [name for name in CONTRIBUTIONS if name != "gradient"]
+        require_known("option-contribution", "contribution", contribution, known)
         self.gamma, self.absolute = gamma, contribution == "absolute"
         self.activations = Activations(model, example)
         self.graph = self.activations.graph
-        self.units = self.activations.units
+        self.units, self.device = self.activations.units, self.activations.device
+        self.total = self.units.total
         self._means: Values = {}
         self._weights: dict[int, torch.Tensor | None] = {}
         self._wirings: dict[int, Wiring] = {}
-        self.compiled = compiled() and self.activations.device.type == "cpu"
+        self.compiled = compiled() and self.device.type == "cpu"
 
     def relative_to(self, means: Means) -> None:
         """Sets the means that activations are relative to."""
-        device = self.activations.device
+        device = self.device
         sums = means.sums if isinstance(means, Means) else ()
         self._means = {index: means[index].to(device) for index in sums}
         if not isinstance(means, Means) or self._means.keys() != self.units.rules.keys():
@@ -225,7 +270,7 @@ class Slicer:
             The signatures, and ``(batch, units)`` bool; ``units`` says whose they are.
         """
         signature = torch.zeros(len(values[-1]), 2, dtype=torch.int64)
-        signature = signature.to(self.activations.device)
+        signature = signature.to(self.device)
 
         def visit(layer: Layer, rule: Rule, active: torch.Tensor) -> None:
             wiring = self._wirings[layer.index]
@@ -244,6 +289,19 @@ class Slicer:
                 signature.index_add_(0, kept.sample, wiring.keys(kept.unit, kept.synapse))
 
         return signature, self._walk(values, visit)
+
+    @property
+    def layers(self) -> list[tuple[str, tuple[slice, ...]]]:
+        """The layers of neurons by name, and where each use of them is among all units.
+
+        The input comes first; of layers that share their weights, the first one has the name.
+        """
+        steps: dict[str, list[int]] = {self.graph.layers[0].name: [0]}
+        for index, name in self.graph.owner.items():
+            steps.setdefault(name, []).append(index)
+        return [
+            (name, tuple(self.units.places(step) for step in own)) for name, own in steps.items()
+        ]
 
     def synapses(self, values: Values) -> list[tuple[Layer, Kept]]:
         """The kept synapses of each layer, from the output to the input."""
@@ -281,7 +339,7 @@ class Slicer:
         relative = (values[layer.index] - self._means[layer.index]).float()
         weight = self._weights[layer.index]
         sample, unit = active[:, self.units.places(layer.index)].nonzero(as_tuple=True)
-        chunk = _CHUNK if self.activations.device.type == "cpu" else _CHUNK_ON_DEVICE
+        chunk = _CHUNK if self.device.type == "cpu" else _CHUNK_ON_DEVICE
         taps = 1 if weight is None else weight.shape[1]
         for rows in torch.arange(len(sample), device=sample.device).split(
             max(1, chunk // (rule.fan_in * taps))

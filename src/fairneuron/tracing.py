@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 from torch import fx, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
@@ -40,8 +39,10 @@ _ACTIVATIONS = tuple(
     ).split()
 )
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-_SAME = (nn.Identity, *_NORMS, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)
-_DROPOUT = (nn.modules.dropout._DropoutNd,)
+_SAME = (
+    *(nn.Identity, nn.modules.dropout._DropoutNd, *_NORMS),
+    *(nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm),
+)
 _LAYOUTS = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
 _POOLS = (
     *(nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd),
@@ -237,13 +238,10 @@ def _arguments(node: fx.Node, names: str) -> dict[str, Any]:
     return dict(zip(names.split(), node.args, strict=False)) | dict(node.kwargs)
 
 
-def _is_parameter(value: object) -> bool:
-    return isinstance(value, fx.Node) and value.op == "get_attr"
-
-
-def _once(node: fx.Node, position: dict[fx.Node, int]) -> bool:
-    """Whether a single operand of a step depends on the input."""
-    return sum(isinstance(a, fx.Node) and a in position for a in node.args) == 1
+def _require_row_alone(module: nn.Module, name: str) -> None:
+    """Refuses batch norm that looks at the batch in eval mode."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+        raise _unsupported(name, f"{type(module).__name__} without running statistics")
 
 
 class _Builder:
@@ -318,59 +316,68 @@ class _Builder:
         return Input(str(node.target), index, ())
 
     def _module(self, node: fx.Node, index: int) -> Layer:
-        name = str(node.target)
+        name, sources = str(node.target), self._sources(node)
         module = self.module.get_submodule(name)
-        sources = self._sources(node)
+        _require_row_alone(module, name)
         if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
             return Linear(name, index, sources, *_own(module, name))
         if isinstance(module, _CONVOLUTIONS) and type(module).forward in _FORWARDS:
             return Convolution(name, index, sources, *_own(module, name), *_geometry(module))
         if isinstance(module, nn.Embedding):
             return Lookup(name, index, sources, f"{name}.weight")
-        if isinstance(module, _NORMS) and (
-            not getattr(module, "track_running_stats", True) or module.running_mean is None
-        ):
-            kind = type(module).__name__
-            if "BatchNorm" in kind:
-                raise _unsupported(name, f"{kind} without running statistics")
-        if isinstance(module, _ACTIVATIONS):
-            return Elementwise(name, index, sources, activation=True)
-        if isinstance(module, (*_SAME, *_DROPOUT)):
-            return Elementwise(name, index, sources)
+        if isinstance(module, (*_ACTIVATIONS, *_SAME)):
+            activation = isinstance(module, _ACTIVATIONS)
+            return Elementwise(name, index, sources, activation=activation)
         if isinstance(module, (*_LAYOUTS, *_POOLS)):
             return Layout(name, index, sources, pools=isinstance(module, _POOLS))
         return Opaque(name, index, sources, type(module).__name__)
 
     def _function(self, node: fx.Node, index: int) -> Layer:
-        name = _name(node)
-        sources = self._sources(node)
-        if node.target is functional.linear:
-            given = _arguments(node, "input weight bias")
-            if _is_parameter(given["weight"]) and len(sources) == 1:
-                weight, bias = str(given["weight"].target), given.get("bias")
-                return Linear(
-                    weight, index, sources, weight, str(bias.target) if bias is not None else None
-                )
-        elif node.target is functional.scaled_dot_product_attention:
-            given = _arguments(node, "query key value attn_mask dropout_p is_causal scale")
-            if given.get("attn_mask") is None and not given.get("dropout_p") and len(sources) == 3:
-                causal = bool(given.get("is_causal"))
-                return Heads(node.name, index, sources, causal, given.get("scale"))
-        elif name in _ACTIVATION_NAMES:
-            return Elementwise(node.name, index, sources, activation=True)
-        elif "dropout" in name and _active(node):
+        name, sources = _name(node), self._sources(node)
+        if "dropout" in name and _active(node):
             raise _unsupported(node.name, "dropout that is active in eval mode")
-        elif name in _SAME_NAMES and len(sources) == 1:
-            return Elementwise(node.name, index, sources)
-        elif name in (*_LAYOUT_NAMES, *_POOL_NAMES):
+        if name in (*_ACTIVATION_NAMES, *_SAME_NAMES) and len(sources) == 1:
+            activation = name in _ACTIVATION_NAMES
+            return Elementwise(node.name, index, sources, activation=activation)
+        if name in (*_LAYOUT_NAMES, *_POOL_NAMES):
             return Layout(node.name, index, sources, pools=name in _POOL_NAMES)
-        elif name in _ARITHMETIC:
-            sign = _ARITHMETIC[name]
-            if len(sources) == 1 and _once(node, self.position):  # the others are constants
-                return Elementwise(node.name, index, sources)
-            if sign is not None and not node.kwargs and len(node.args) == 2:
-                return Sum(node.name, index, sources, (1, sign))
-        return Opaque(node.name, index, sources, name)
+        layer = (
+            self._linear_call(node, index)
+            or self._attention_call(node, index)
+            or self._arithmetic(node, index)
+        )
+        return layer or Opaque(node.name, index, sources, name)
+
+    def _linear_call(self, node: fx.Node, index: int) -> Layer | None:
+        given = _arguments(node, "input weight bias")
+        weight, bias = given.get("weight"), given.get("bias")
+        if node.target is not functional.linear or not isinstance(weight, fx.Node):
+            return None
+        if weight.op != "get_attr":
+            return None
+        name = str(weight.target)
+        bias_name = str(bias.target) if isinstance(bias, fx.Node) else None
+        return Linear(name, index, self._sources(node), name, bias_name)
+
+    def _attention_call(self, node: fx.Node, index: int) -> Layer | None:
+        given = _arguments(node, "query key value attn_mask dropout_p is_causal scale enable_gqa")
+        sources = self._sources(node)
+        plain = not any(given.get(name) for name in ("dropout_p", "enable_gqa"))
+        alone = given.get("attn_mask") is None and len(sources) == 3
+        if node.target is not functional.scaled_dot_product_attention or not (plain and alone):
+            return None
+        return Heads(node.name, index, sources, bool(given.get("is_causal")), given.get("scale"))
+
+    def _arithmetic(self, node: fx.Node, index: int) -> Layer | None:
+        name, sources = _name(node), self._sources(node)
+        if name not in _ARITHMETIC:
+            return None
+        if len(sources) == 1:  # the other operand is a constant
+            return Elementwise(node.name, index, sources)
+        sign = _ARITHMETIC[name]
+        if sign is None or node.kwargs or len(node.args) != 2:
+            return None
+        return Sum(node.name, index, sources, (1, sign))
 
     def _sources(self, node: fx.Node) -> tuple[int, ...]:
         operands: list[fx.Node] = []  # x + x reads x twice; all_input_nodes has it once

@@ -20,9 +20,9 @@ from torch import nn
 from fairneuron.checks import check_model
 from fairneuron.data.dataset import Dataset, Floats, Mask
 from fairneuron.errors import DataError, ModelError, require_range
-from fairneuron.forward import evaluation, logits, one_thread, placed
+from fairneuron.forward import evaluation, logits, one_thread, placed, rows_at_once
 from fairneuron.graph import DROPOUT
-from fairneuron.models import Penalty, TaskLoss, mlp, positive_score, task_loss
+from fairneuron.models import Penalty, Scores, TaskLoss, mlp, task_loss
 from fairneuron.settings import Schedule
 from fairneuron.terms import ClassWeight, Loss, MakeOptimiser, Terms, class_weighted
 
@@ -144,7 +144,8 @@ def loss_of(model: nn.Module, data: Dataset, task: TaskLoss = task_loss) -> floa
     """Mean task loss in eval mode, by weight."""
     device = next(model.parameters()).device
     with evaluation(model):
-        out = torch.cat([logits(model, x) for x in placed(model, data.x).split(8192)])
+        x = placed(model, data.x)
+        out = torch.cat([logits(model, part) for part in x.split(rows_at_once(x))])
         y = torch.from_numpy(data.y).to(device)
         return float(task(out, y, _column(model, data.relative_weight)))
 
@@ -364,7 +365,9 @@ class _Objective:
         loss = self.task(out, y, weight)
         if self.penalty is None:
             return loss
-        return loss + self.strength * self.penalty(positive_score(out), y, group, gap_weight)
+        return loss + self.strength * self.penalty(
+            Scores(out, y, out.ndim == 2), y, group, gap_weight
+        )
 
 
 class Watch:

@@ -49,6 +49,7 @@ from fairneuron.graph import (
     Weighted,
 )
 
+Array = np.ndarray[Any, Any]
 CONSTANT = -1  # the number of a value that no unit changes
 
 
@@ -60,9 +61,9 @@ class Rule:
         units: How many units the layer has.
         predecessor: ``(fan_in,)``, or ``(units, fan_in)`` where units have others: the numbers of
             the units that contribute. ``Units.total`` stands for none.
-        read: Maps the values that the layer reads, ``(n, …)`` each, to ``(n, units, fan_in)``
-            contributions, but for their means; or, of layers with weights, to ``(n, taps, channels)``
-            which the weights make contributions of.
+        read: Maps the values that the layer reads, ``(n, …)`` each, to
+            ``(n, units, fan_in)``: contributions, but for their means; or, of layers with weights,
+            to ``(n, taps, channels)``, which the weights make contributions of.
         arrange: Makes ``(units, taps, fan_in)`` of the weights; None of layers without.
         groups: Into how many parts units and channels are divided.
     """
@@ -255,9 +256,8 @@ class _Finder(Recorder):
         if not layer.pools:
             return self._on_numbers(node, lambda numbers: numbers)
         ones = self._on_numbers(node, torch.ones_like)
-        means, squares = (
-            self._on_numbers(node, lambda n, p=power: (n + 2) ** p) / ones for power in (1, 2)
-        )  # of the numbers that are pooled, all above 0
+        means = self._on_numbers(node, lambda n: n + 2) / ones  # of those pooled, all above 0
+        squares = self._on_numbers(node, lambda n: (n + 2) ** 2) / ones
         least = -self._on_numbers(node, lambda numbers: -(numbers + 2)) / ones
         numbers = means.round()
         close = [
@@ -349,7 +349,7 @@ def _(
     return rule, torch.arange(units)
 
 
-def _grouped(unit: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _grouped(unit: Array) -> tuple[Array, Array]:
     """Columns by unit, in the order in which units come: ``(most, units)`` filled up with -1."""
     if len(np.unique(unit)) == len(unit):
         return np.arange(len(unit))[None], unit.copy()
@@ -411,10 +411,11 @@ def _(
 
 @rule_of.register
 def _(
-    layer: Sum, _: Graph, sources: list[torch.Tensor], shape: torch.Size
+    layer: Sum, _graph: Graph, sources: list[torch.Tensor], shape: torch.Size
 ) -> tuple[Rule, torch.Tensor]:
     """The operands' relative activations. Values that share a unit in an operand are one unit."""
-    of = np.stack([s.expand(shape).reshape(-1).numpy() for s in sources])  # (operands, values)
+    numbers = [s.expand(shape).reshape(-1).numpy() for s in sources]
+    of: Array = np.stack(numbers)  # (operands, values)
     values = of.shape[1]
     operand, value = np.nonzero(of != CONSTANT)
     ends = values + of[operand, value]
@@ -438,10 +439,11 @@ def _(
     totals = [_Totals(torch.from_numpy(t).reshape(shape), units * fan_in) for t in target]
 
     def read(values: list[torch.Tensor]) -> torch.Tensor:
-        terms = zip(totals, layer.signs, values, strict=True)
-        return sum(
-            sign * total(value.expand(len(value), *shape)) for total, sign, value in terms
-        ).unflatten(1, (units, fan_in))
+        terms = [
+            sign * total(value.expand(len(value), *shape))
+            for total, sign, value in zip(totals, layer.signs, values, strict=True)
+        ]
+        return torch.stack(terms).sum(0).unflatten(1, (units, fan_in))
 
     return Rule(units, torch.from_numpy(predecessor), read), torch.from_numpy(unit).reshape(shape)
 
@@ -476,12 +478,12 @@ class _Totals:
 
 @rule_of.register
 def _(
-    layer: Heads, _: Graph, sources: list[torch.Tensor], shape: torch.Size
+    layer: Heads, _graph: Graph, sources: list[torch.Tensor], shape: torch.Size
 ) -> tuple[Rule, torch.Tensor]:
     """The values that a head attends to, by how much all steps together attend to them."""
     if len(shape) != 3:
         raise _MixedUnitsError
-    heads, _, features = sources[2].shape
+    heads, features = len(sources[2]), sources[2].shape[-1]
     predecessor = torch.stack([_by_column(head) for head in sources[2]])  # (heads, features)
 
     def read(values: list[torch.Tensor]) -> torch.Tensor:
