@@ -118,6 +118,13 @@ def test_a_diverging_network_is_told_and_others_go_on(cls, parts, trained) -> No
 # What is retrained
 
 
+class Given:
+    """Scores as a penalty gets them."""
+
+    def __init__(self, positive: torch.Tensor) -> None:
+        self.positive = positive
+
+
 def test_fine_tuning_is_training_with_the_gap(parts, trained) -> None:
     """Each candidate is what ``train`` gives for its λ."""
     peer = FineTuning({"eo": 0.05}, strengths=(0.3, 1.0), schedule=QUICK)
@@ -270,13 +277,13 @@ def test_hsic_penalty_is_given_the_label() -> None:
     """eo: among y = 1; eodds: both labels' sum; several are added."""
     scores, y, group = _sample()
     positive, negative = (hsic(scores[:, y == v], group[y == v]) for v in (1, 0))
-    assert torch.equal(hsic_penalty(["eo"])(scores, y, group, None), positive)
-    both = hsic_penalty(["eodds"])(scores, y, group, None)
+    assert torch.equal(hsic_penalty(["eo"])(Given(scores), y, group, None), positive)
+    both = hsic_penalty(["eodds"])(Given(scores), y, group, None)
     torch.testing.assert_close(both, positive + negative)
-    added = hsic_penalty(["dp", "eo"])(scores, y, group, None)
+    added = hsic_penalty(["dp", "eo"])(Given(scores), y, group, None)
     torch.testing.assert_close(added, hsic(scores, group) + positive)
     ones = torch.ones(len(y), dtype=torch.float64)
-    torch.testing.assert_close(hsic_penalty(["eodds"])(scores, y, group, ones), both)
+    torch.testing.assert_close(hsic_penalty(["eodds"])(Given(scores), y, group, ones), both)
 
 
 # fairret
@@ -297,7 +304,7 @@ def test_fairret_is_the_relative_violation(criterion: str, weighted: bool) -> No
                 one = rows & (group == g)
                 total += abs(np.average(row[one], weights=weight[one]) / overall - 1)
         expected.append(total)
-    found = fairret_penalty([criterion])(scores, y, group, weight if weighted else None)
+    found = fairret_penalty([criterion])(Given(scores), y, group, weight if weighted else None)
     np.testing.assert_allclose(found, expected)
 
 
@@ -309,22 +316,24 @@ def test_fairret_without_weights_is_the_librarys_own() -> None:
     scores, y, group = _sample()
     member = nn.functional.one_hot(group).double()
     expected = NormLoss(TruePositiveRate())(scores[0].logit()[:, None], member, y.double()[:, None])
-    torch.testing.assert_close(fairret_penalty(["eo"])(scores[0], y, group, None), expected)
+    torch.testing.assert_close(fairret_penalty(["eo"])(Given(scores[0]), y, group, None), expected)
 
 
 def test_fairret_where_nothing_can_be_compared() -> None:
     """0 with one group, without positives, with scores of 0; NaN stays NaN for its network."""
     scores, y, group = _sample()
     penalty = fairret_penalty(["eodds"])
-    assert torch.equal(penalty(scores, y, 0 * group, None), torch.zeros(4, dtype=torch.float64))
-    assert (fairret_penalty(["eo"])(scores, 0 * y, group, None) == 0).all()
-    assert (penalty(0 * scores, y, group, None) == 0).all()
-    alone = penalty(scores, y, group, (group > 0).double())
+    assert torch.equal(
+        penalty(Given(scores), y, 0 * group, None), torch.zeros(4, dtype=torch.float64)
+    )
+    assert (fairret_penalty(["eo"])(Given(scores), 0 * y, group, None) == 0).all()
+    assert (penalty(Given(0 * scores), y, group, None) == 0).all()
+    alone = penalty(Given(scores), y, group, (group > 0).double())
     torch.testing.assert_close(
-        alone, penalty(scores[:, group > 0], y[group > 0], group[group > 0], None)
+        alone, penalty(Given(scores[:, group > 0]), y[group > 0], group[group > 0], None)
     )
     scores[1, 0] = float("nan")
-    assert penalty(scores, y, group, None).isnan().tolist() == [False, True, False, False]
+    assert penalty(Given(scores), y, group, None).isnan().tolist() == [False, True, False, False]
 
 
 def test_fairret_missing_is_told_with_the_cure(

@@ -22,13 +22,17 @@ needs_kernel = pytest.mark.skipif(not SETS, reason="installed without a C++ comp
 
 
 def rows(seed: int, units: int, fan_in: int, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights ``(units, fan_in)`` and activations ``(7, fan_in)`` of the kind that is asked for."""
+    """Weights and activations of the kind that is asked for.
+
+    ``(units, taps, fan_in)`` and ``(7, taps, fan_in)``, with one to three taps.
+    """
     rng = np.random.default_rng(seed)
-    weight, value = rng.normal(size=(units, fan_in)), rng.normal(size=(7, fan_in))
+    taps = 1 + seed % 3
+    weight, value = rng.normal(size=(units, taps, fan_in)), rng.normal(size=(7, taps, fan_in))
     if kind == "ties":  # few different values, zeros among them
         weight, value = rng.integers(-2, 3, weight.shape), rng.integers(-1, 2, value.shape)
     elif kind == "dead":
-        value[:, rng.random(fan_in) < 0.8] = 0
+        value[..., rng.random(fan_in) < 0.8] = 0
         weight[0] = 0
     elif kind == "skewed":  # from 1e-30 to 1e30
         weight *= 10.0 ** rng.integers(-15, 16, weight.shape)
@@ -43,7 +47,9 @@ def kept_by_torch(
 ) -> torch.Tensor:
     """``(samples, units, fan_in)`` bool."""
     r = (value - mean).float().double()
-    c = weight.double()[None] * r[:, None]  # (samples, units, fan_in)
+    c = weight.double()[None, :, 0] * r[:, None, 0]  # (samples, units, fan_in)
+    for tap in range(1, weight.shape[1]):
+        c += weight.double()[None, :, tap] * r[:, None, tap]
     kept = keep_prefix(c.reshape(-1, c.shape[2]), gamma, absolute=absolute)
     return kept.reshape(c.shape)
 
@@ -67,7 +73,7 @@ def test_kernel_keeps_what_its_twin_keeps(
     weight, value = rows(seed, units, fan_in, kind)
     weight = weight.float() if single else weight
     active = torch.rand(len(value), units, generator=torch.Generator().manual_seed(seed)) < 0.5
-    mean = value.mean(0) if kind == "normal" else torch.zeros(fan_in, dtype=torch.float64)
+    mean = value.mean(0) if kind == "normal" else torch.zeros_like(value[0])
     wiring = Wiring(weight, units, fan_in, 3, torch.device("cpu"))
     source = torch.zeros(len(value), fan_in, dtype=torch.bool)
     signature = torch.zeros(len(value), 2, dtype=torch.int64)
@@ -91,7 +97,7 @@ def test_kernel_keeps_what_its_twin_keeps(
 def test_sums_on_the_grid_are_exact(seed: int, fan_in: int, kind: str) -> None:
     """Every sum of rounded contributions is a float64, so its order cannot matter."""
     weight, value = rows(seed, 5, fan_in, kind)
-    c = weight * value[:5]
+    c = weight[:, 0] * value[:5, 0]
     rounded = kernel._on_grid(c)
     bound = c.abs().amax(1, keepdim=True) * 2.0**-51 * max(fan_in, 4)
     assert ((rounded - c).abs() <= bound).all()
@@ -116,7 +122,7 @@ def test_prefixes_are_those_of_exact_arithmetic(
 ) -> None:
     """Algorithm 1 with fractions, contribution by contribution."""
     weight, value = rows(seed, 6, fan_in, kind)
-    c = weight.float().double() * value[:6].float().double()
+    c = weight[:, 0].float().double() * value[:6, 0].float().double()
     for row, kept in zip(c.tolist(), keep_prefix(c, gamma, absolute=absolute), strict=True):
         exact = [Fraction(x) for x in row]
         total = sum(exact)
@@ -188,11 +194,14 @@ def test_contributions_that_overflow_name_the_layer(
 def folded(weight: torch.Tensor, gamma: float, isa: int) -> torch.Tensor:
     """Which synapses of one neuron the kernel keeps for a sample of ones, ``(fan_in,)`` bool."""
     fan_in = weight.shape[1]
-    wiring = Wiring(weight, 1, fan_in, 0, torch.device("cpu"))
+    wiring = Wiring(weight[:, None], 1, fan_in, 0, torch.device("cpu"))
     source = torch.zeros(1, fan_in, dtype=torch.bool)
     signature = torch.zeros(1, 2, dtype=torch.int64)
-    ones = torch.ones(1, fan_in, dtype=torch.float64)
-    nothing, active = torch.zeros(fan_in, dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
+    ones = torch.ones(1, 1, fan_in, dtype=torch.float64)
+    nothing, active = (
+        torch.zeros(1, fan_in, dtype=torch.float64),
+        torch.ones(1, 1, dtype=torch.bool),
+    )
     wiring.fold(ones, nothing, active, source, signature, gamma=gamma, absolute=False, isa=isa)
     kept = source[0].nonzero()[:, 0]
     assert torch.equal(signature[0], wiring.keys(torch.zeros_like(kept), kept).sum(0))
@@ -237,13 +246,14 @@ def test_many_equal_contributions(fan_in: int, isa: int) -> None:
 def test_arrays_that_do_not_fit_are_refused() -> None:
     """The compiled code never reads beyond an array."""
     fold = kernel.extension().fold
-    n, units, inputs, padded = 3, 2, 5, 8
+    n, units, taps, inputs, padded = 3, 2, 2, 5, 8
     good = [
-        np.zeros((units, padded), np.float32), np.zeros((n, inputs)), np.zeros(inputs),
+        np.zeros((units, taps, padded), np.float32), np.zeros((n, taps, inputs)),
+        np.zeros((taps, inputs)),
         np.zeros((n, units), bool), np.zeros((n, inputs), bool), np.zeros((units, 2), np.int64),
         np.zeros((2, padded), np.int64), np.zeros((n, 2), np.int64),
     ]  # fmt: skip
-    sizes = (n, units, inputs, padded)
+    sizes = (n, units, taps, inputs, padded)
     assert fold(*good, sizes, 32, 0.9, False, 0, n, 0)
     for position, array in enumerate(good):
         short = [*good[:position], array[..., 1:].copy(), *good[position + 1 :]]

@@ -1,6 +1,6 @@
 /* The inner loop of slicing, compiled: see fairneuron/kernel.py, which has the same in torch.
  *
- * For each active neuron of a linear layer: its contributions, the shortest prefix of them (sorted) whose sum exceeds
+ * For each active neuron of a layer: its contributions (sums over taps of weight times value), the shortest prefix of them (sorted) whose sum exceeds
  * gamma |v|, and the keys of the kept synapses. Nothing is sorted: the largest contribution may be enough; else a
  * threshold is searched that parts the kept from the others. Every sum is exact (see `grid`), so its order, and with it
  * the width of the machine's vectors, does not matter.
@@ -24,15 +24,15 @@
 enum { PIVOTS = 3, NEAR = 3, FEW = 64, PADDING = 8 };
 
 struct Layer {
-    const void *weight;           /* (units, padded) */
-    const double *value;          /* (samples, inputs): activations of the source */
-    const double *mean;           /* (inputs) */
+    const void *weight;           /* (units, taps, padded) */
+    const double *value;          /* (samples, taps, inputs): activations that the weights meet */
+    const double *mean;           /* (taps, inputs) */
     const uint8_t *active;        /* (samples, units) */
     uint8_t *source;              /* (samples, inputs): set where a kept synapse comes from */
     const uint64_t *unit_keys;    /* (units, 2) */
     const uint64_t *synapse_keys; /* (2, padded) */
     uint64_t *signature;          /* (samples, 2) */
-    Py_ssize_t units, inputs, padded;
+    Py_ssize_t units, taps, inputs, padded;
     double gamma;
     double smallest; /* above 0, for the thread: denormals may count as 0 */
     int absolute;
@@ -113,7 +113,7 @@ enum { WEIGHTS, VALUE, MEAN, ACTIVE, SOURCE, UNIT_KEYS, SYNAPSE_KEYS, SIGNATURE,
 PyDoc_STRVAR(fold_doc,
              "fold(weight, value, mean, active, source, unit_keys, synapse_keys, signature, sizes, bits, gamma, absolute, "
              "first, last, isa)\n\nWhether all contributions of the samples [first, last) were finite; sizes: samples, "
-             "units, inputs, padded; isa: position in instruction_sets().");
+             "units, taps, inputs, padded; isa: position in instruction_sets().");
 
 static PyObject *fold(PyObject *self, PyObject *args) {
     static const char *const names[BUFFERS] = {"weight", "value", "mean", "active",
@@ -121,29 +121,29 @@ static PyObject *fold(PyObject *self, PyObject *args) {
     PyObject *objects[BUFFERS];
     Py_buffer buffers[BUFFERS];
     Layer layer;
-    Py_ssize_t samples, units, inputs, padded, first, last;
+    Py_ssize_t samples, units, taps, inputs, padded, first, last;
     int bits, isa, open = 0;
     Variant variants[3];
     bool finite = false;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOOOOOOO(nnnn)idpnni", &objects[0], &objects[1], &objects[2], &objects[3], &objects[4],
-                          &objects[5], &objects[6], &objects[7], &samples, &units, &inputs, &padded, &bits,
-                          &layer.gamma, &layer.absolute, &first, &last, &isa))
+    if (!PyArg_ParseTuple(args, "OOOOOOOO(nnnnn)idpnni", &objects[0], &objects[1], &objects[2], &objects[3], &objects[4],
+                          &objects[5], &objects[6], &objects[7], &samples, &units, &taps, &inputs, &padded,
+                          &bits, &layer.gamma, &layer.absolute, &first, &last, &isa))
         return NULL;
-    if ((bits != 32 && bits != 64) || inputs < 1 || padded < inputs || padded % PADDING || units < 0 || units > INT32_MAX || first < 0 ||
+    if ((bits != 32 && bits != 64) || taps < 1 || inputs < 1 || padded < inputs || padded % PADDING || units < 0 || units > INT32_MAX || first < 0 ||
         last < first || samples < last || isa < 0 || isa >= usable(variants)) {
         PyErr_SetString(PyExc_ValueError, "sizes that do not fit");
         return NULL;
     }
     const Py_ssize_t shape[BUFFERS][3] = {
-        {units, padded, bits / 8}, {samples, inputs, 8}, {1, inputs, 8}, {samples, units, 1},
+        {units, taps * padded, bits / 8}, {samples, taps * inputs, 8}, {taps, inputs, 8}, {samples, units, 1},
         {samples, inputs, 1},      {units, 2, 8},        {2, padded, 8}, {samples, 2, 8},
     };
     for (; open < BUFFERS; open++)
         if (view(objects[open], &buffers[open], open == SOURCE || open == SIGNATURE, shape[open][0], shape[open][1],
                  shape[open][2], names[open]))
             break;
-    char *scratch = open == BUFFERS ? static_cast<char *>(malloc((4 + PADDING) * padded * sizeof(double) + (units + 1) * sizeof(int32_t) + 64)) : NULL;
+    char *scratch = open == BUFFERS ? static_cast<char *>(malloc((3 + PADDING + taps) * padded * sizeof(double) + (units + 1) * sizeof(int32_t) + 64)) : NULL;
     if (scratch) {
         layer.weight = buffers[WEIGHTS].buf;
         layer.value = static_cast<const double *>(buffers[VALUE].buf);
@@ -153,7 +153,7 @@ static PyObject *fold(PyObject *self, PyObject *args) {
         layer.unit_keys = static_cast<const uint64_t *>(buffers[UNIT_KEYS].buf);
         layer.synapse_keys = static_cast<const uint64_t *>(buffers[SYNAPSE_KEYS].buf);
         layer.signature = static_cast<uint64_t *>(buffers[SIGNATURE].buf);
-        layer.units = units, layer.inputs = inputs, layer.padded = padded;
+        layer.units = units, layer.taps = taps, layer.inputs = inputs, layer.padded = padded;
         double *aligned = reinterpret_cast<double *>((reinterpret_cast<uintptr_t>(scratch) + 63) & ~uintptr_t(63));
         const volatile double denormal = 4.9406564584124654e-324; /* compared at run time */
         layer.smallest = denormal > 0 ? denormal : DBL_MIN;

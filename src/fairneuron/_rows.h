@@ -190,14 +190,22 @@ INLINE void keep_prefix(const Layer &layer, const double *c, double top, double 
     }
 }
 
+/* Contributions of some synapses: the sum over taps, always in this order, of weight times relative activation. */
+template <class Weight>
+INLINE Doubles contribution(const Layer &layer, const Weight *w, const double *r) {
+    Doubles sum = at(w) * at(r);
+    for (Py_ssize_t tap = 1; tap < layer.taps; tap++) sum += at(w + tap * layer.padded) * at(r + tap * layer.padded);
+    return sum;
+}
+
 /* Keeps the synapses of neuron q; false if a contribution is not finite. */
 template <class Weight>
 INLINE bool keep(const Layer &layer, Py_ssize_t q, const double *r, double *c, double *oriented, Kept &kept) {
     const Py_ssize_t padded = layer.padded;
-    const Weight *w = static_cast<const Weight *>(layer.weight) + q * padded;
+    const Weight *w = static_cast<const Weight *>(layer.weight) + q * layer.taps * padded;
     Doubles high = all(-INFINITY), low = all(INFINITY), rough = {};
     for (Py_ssize_t i = 0; i < padded; i += LANES) {
-        Doubles product = at(w + i) * at(r + i);
+        Doubles product = contribution(layer, w + i, r + i);
         at(c + i) = product;
         high = max(product, high), low = min(product, low);
         rough += product;
@@ -253,7 +261,7 @@ __attribute__((noinline)) bool keep_together(const Layer &layer, const int32_t *
     Words lane;
     for (int l = 0; l < LANES; l++) {
         const Py_ssize_t neuron = q[l < neurons ? l : neurons - 1];
-        w[l] = static_cast<const Weight *>(layer.weight) + neuron * padded;
+        w[l] = static_cast<const Weight *>(layer.weight) + neuron * layer.taps * padded;
         for (int word = 0; word < 2; word++) keys[word][l] = layer.unit_keys[2 * neuron + word];
         lane[l] = l;
     }
@@ -261,7 +269,7 @@ __attribute__((noinline)) bool keep_together(const Layer &layer, const int32_t *
     for (Py_ssize_t i = 0; i < padded; i += LANES) {
         Doubles product[LANES];
 #pragma GCC unroll 8
-        for (int l = 0; l < LANES; l++) product[l] = at(w[l] + i) * at(r + i);
+        for (int l = 0; l < LANES; l++) product[l] = contribution(layer, w[l] + i, r + i);
         transpose(product);
 #pragma GCC unroll 8
         for (int j = 0; j < LANES; j++) {
@@ -351,14 +359,15 @@ __attribute__((noinline)) bool keep_together(const Layer &layer, const int32_t *
 template <class Weight>
 INLINE bool fold_samples(const Layer &layer, Py_ssize_t first, Py_ssize_t last, double *scratch) {
     const Py_ssize_t padded = layer.padded;
-    double *r = scratch, *c = r + padded, *oriented = c + padded, *together = oriented + 2 * padded;
+    double *r = scratch, *c = r + layer.taps * padded, *oriented = c + padded, *together = oriented + 2 * padded;
     int32_t *q = reinterpret_cast<int32_t *>(together + PADDING * padded);
-    memset(r, 0, padded * sizeof *r);
+    memset(r, 0, layer.taps * padded * sizeof *r);
     for (Py_ssize_t s = first; s < last; s++) {
         const uint8_t *active = layer.active + s * layer.units;
-        const double *value = layer.value + s * layer.inputs;
+        const double *value = layer.value + s * layer.taps * layer.inputs, *mean = layer.mean;
         Kept kept = {reinterpret_cast<int64_t *>(oriented + padded), {{}, {}}};
-        for (Py_ssize_t i = 0; i < layer.inputs; i++) r[i] = (float)(value[i] - layer.mean[i]);
+        for (Py_ssize_t tap = 0; tap < layer.taps; tap++, value += layer.inputs, mean += layer.inputs)
+            for (Py_ssize_t i = 0; i < layer.inputs; i++) r[tap * padded + i] = (float)(value[i] - mean[i]);
         memset(kept.marked, 0, padded * sizeof *kept.marked);
         const Py_ssize_t neurons = active_neurons(active, layer.units, q);
         for (Py_ssize_t k = 0; k < neurons;) {

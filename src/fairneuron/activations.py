@@ -1,4 +1,4 @@
-"""Activations in float64, as slicing reads them, and their means."""
+"""What slicing reads of a network's values, in float64, and the means of that."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from fairneuron.batches import Batches
 from fairneuron.checks import check_model
 from fairneuron.errors import ModelError
 from fairneuron.forward import evaluation
-from fairneuron.graph import Elementwise, Input, Layer, Linear, Recorder, Sum
+from fairneuron.graph import Elementwise, Input, Layer, Layout, Recorder
 from fairneuron.paths import Means
 from fairneuron.tracing import trace
 from fairneuron.training import Progress
+from fairneuron.units import find_units
 
 Values = dict[int, torch.Tensor]
-"""Layer, by its position, to its values ``(batch, units)`` float64."""
+"""Layer, by its position, to what its rule reads, ``(batch, …)`` float64; the output as -1."""
 
 Twins = dict[nn.Module, nn.Module]
 
@@ -30,39 +31,38 @@ class Activations:
 
     Args:
         model: The network.
-        example: ``(n, features)`` a few samples that it can read.
+        example: ``(n, …)`` a few samples that it can read.
 
     Attributes:
         graph: The traced network.
-        read: Positions of the layers that synapses come from.
+        units: Its units, and the rules of its layers.
         device: Where it runs.
     """
 
     def __init__(self, model: nn.Module, example: torch.Tensor) -> None:
         check_model(model, example)
         self.graph = trace(model)
+        self.units = find_units(self.graph, example)
         self._module = _in_float64(self.graph.module, nn.Module, {}).eval()
-        self.read = {s for layer in self.ruled() for s in layer.sources}
-        self.device = self.graph.weight(self.graph.linear[0]).device
+        self.device = self.graph.device
         self._cloned = False  # values that a later step of the network overwrites
         self._remembered: list[Values] = []
 
     @property
     def batch_size(self) -> int:
-        """Samples whose activations take a few MiB."""
-        widths = [self.graph.weight(layer).shape for layer in self.graph.linear]
-        return min(max(_BATCH // (8 * sum(sum(shape) for shape in widths)), 64), 4096)
-
-    def ruled(self) -> list[Layer]:
-        """The layers whose neurons have synapses."""
-        return [layer for layer in self.graph.layers if isinstance(layer, (Linear, Sum))]
+        """Samples whose values take a few MiB."""
+        read = {s for index in self.units.rules for s in self.graph.layers[index].sources}
+        values = sum(
+            of.numel() for i, of in self.units.of.items() if i in {*self.units.rules, *read}
+        )
+        return min(max(_BATCH // (8 * values), 64), 4096)
 
     def means(self, batches: Batches, progress: Progress, *, remember: bool = True) -> Means:
         """Mean activations; what fits into a fixed amount of memory is kept for ``of``."""
         sums: Values = {}
         samples, room = 0, _REMEMBERED if remember else 0
         for values in self.of(batches):
-            for index in self.read:
+            for index in self.units.rules:
                 total = values[index].sum(0)
                 sums[index] = sums[index] + total if samples else total
             samples += len(next(iter(values.values())))
@@ -73,7 +73,7 @@ class Activations:
         return Means({index: total.cpu() for index, total in sums.items()}, samples)
 
     def of(self, batches: Batches) -> Iterator[Values]:
-        """Values of the layers that are read, and of the output, batch by batch.
+        """What is read, by layer, and the output as -1, batch by batch.
 
         Raises:
             ModelError: For a network that cannot read the samples, or non-finite activations,
@@ -88,17 +88,24 @@ class Activations:
         values: Values = {}
         versions: dict[int, int] = {}
 
+        def keep(index: int, value: torch.Tensor) -> None:
+            values[index] = value.clone() if self._cloned else value
+            versions[index] = value._version
+
         def see(index: int, value: torch.Tensor) -> None:
             layer = self.graph.layers[index]
-            wanted = index in self.read or index == self.graph.output
-            if wanted or not isinstance(layer, Elementwise):
+            if index == self.graph.output:
+                keep(-1, value.reshape(len(batch), -1))  # a batch of one may be squeezed
+            if index == self.graph.output or not isinstance(layer, (Elementwise, Layout)):
                 _require_finite(layer, value)
-            if wanted:
-                values[index] = value.clone() if self._cloned else value
-                versions[index] = values[index]._version
+
+        def read(index: int, sources: list[torch.Tensor]) -> None:
+            if index in self.units.rules:
+                keep(index, self.units.rules[index].read(sources))
+                _require_finite(self.graph.layers[index], values[index])
 
         with evaluation(self._module):
-            Recorder(self.graph, see, self._module).run(batch.to(self.device).double())
+            Recorder(self.graph, see, self._module, read).run(batch.to(self.device).double())
         if any(values[index]._version != version for index, version in versions.items()):
             self._cloned = True
             return self._record(batch)

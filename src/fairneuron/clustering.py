@@ -9,13 +9,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from fairneuron.data.dataset import Dataset, Mask
-from fairneuron.errors import require_range
+from fairneuron.data.dataset import Dataset, Floats, Ints, Mask
+from fairneuron.errors import DataError, OptionError, require_range
 from fairneuron.paths import Paths
+from fairneuron.similar import similar_counts
 
 
-def rare_paths(paths: Paths, theta: float = 1e-3) -> Mask:
+def rare_paths(
+    paths: Paths,
+    theta: float = 1e-3,
+    *,
+    similar: bool = False,
+    within: npt.ArrayLike | None = None,
+) -> Mask:
     """Marks the biased samples: those with a rare path.
 
     A path is rare if its count is at most ``max(theta * M, 1)``, M the largest count. (The paper
@@ -25,12 +33,53 @@ def rare_paths(paths: Paths, theta: float = 1e-3) -> Mask:
     Args:
         paths: From ``activation_paths``.
         theta: In [0, 1].
+        similar: Counts the samples on similar paths instead, in large networks, where hardly two
+            are the same; the largest of these counts is M. θ is then the share of the company of
+            the sample in the densest place that a biased one has at most.
+        within: ``(n,)`` integers from 0: counts, and M, are those of each cell alone, such as the
+            samples of a label and group, so that a small group is not rare for being small.
 
     Returns:
         ``(n,)`` bool; True for biased samples, False for benign ones.
+
+    Raises:
+        OptionError: For theta outside [0, 1], or paths without what similarity is told by.
+        DataError: For cells that are not integers from 0, one for each sample.
     """
     require_range("theta", theta, 0, 1)
-    return (paths.counts <= max(theta * paths.counts.max(), 1))[paths.path_of]
+    cell = None if within is None else _cells(within, len(paths.path_of))
+    company = _company(paths, cell, similar=similar)  # (n,)
+    most = np.zeros(1 if cell is None else cell.max(initial=0) + 1)
+    of_sample = np.zeros(len(company), dtype=np.int64) if cell is None else cell
+    np.maximum.at(most, of_sample, company)
+    rare: Mask = company <= np.maximum(theta * most, 1)[of_sample]
+    return rare
+
+
+def _company(paths: Paths, cell: Ints | None, *, similar: bool) -> Floats:
+    """How many samples share each sample's path, itself included, ``(n,)``."""
+    if not similar:
+        return similar_counts(paths.path_of[:, None], cell)
+    if paths.sketches is None:
+        raise OptionError(
+            "option-similar",
+            "Similar paths are counted where slicing was told how similar",
+            got="paths without that",
+            cure="Slice with activation_paths(..., similarity=0.9).",
+        )
+    return similar_counts(paths.sketches, cell)
+
+
+def _cells(within: npt.ArrayLike, samples: int) -> Ints:
+    cell = np.asarray(within)
+    if cell.dtype.kind not in "bui" or cell.shape != (samples,) or cell.min(initial=0) < 0:
+        raise DataError(
+            "data-cells",
+            f"Cells must be ({samples},) integers from 0",
+            got=f"{cell.dtype} {cell.shape}",
+            cure="For example group + groups * y.",
+        )
+    return cell.astype(np.int64)
 
 
 @dataclass(frozen=True)

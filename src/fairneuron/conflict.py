@@ -9,7 +9,7 @@ least cost: the neurons with the most of this leverage are retrained, the others
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -19,12 +19,14 @@ import torch
 
 from fairneuron.data.dataset import Dataset, Floats
 from fairneuron.errors import ModelError, require_range
-from fairneuron.forward import evaluation, logits, one_thread, placed
-from fairneuron.graph import Graph, Recorder
-from fairneuron.models import Penalty, TaskLoss, positive_score, task_loss
+from fairneuron.forward import evaluation, logits, one_thread, placed, rows_at_once
+from fairneuron.graph import Graph, Recorder, Weighted
+from fairneuron.models import Penalty, Scores, TaskLoss, task_loss
 
-CRITERIA = {"dp": "dp", "dpr": "dp", "eo": "eo", "eodds": "eodds"}
+CRITERIA = {"dp": "dp", "dpr": "dp", "eo": "eo", "eodds": "eodds", "mcd": "mcd", "cv": "cv"}
 """Which differentiable gap stands for a limited metric."""
+BY_CLASS = {"mcd", "cv"}
+"""Gaps between classes, whatever the group."""
 
 
 def soft_gap(
@@ -33,6 +35,8 @@ def soft_gap(
     group: torch.Tensor,
     criteria: Sequence[str],
     weight: torch.Tensor | None = None,
+    *,
+    true: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The differentiable gap: largest difference of two groups' mean scores.
 
@@ -41,14 +45,23 @@ def soft_gap(
         y: ``(n,)`` labels.
         group: ``(n,)`` groups.
         criteria: "dp": over everybody; "eo": over those with y = 1; "eodds": the larger of that and
-            the same over the others. Several are added.
+            the same over the others; "mcd": between the classes' means of the scores of their own
+            class; "cv": the variance of these. Several are added.
         weight: ``(n,)`` how much each sample counts in its group's mean; all alike unless given.
             A group without weight is left out.
+        true: ``(..., n)`` probabilities of the label, for "mcd" and "cv".
 
     Returns:
         ``(...)``, at least 0; 0 where fewer than two groups have samples.
     """
-    gaps = [_soft_gap(scores, y, group, criterion, weight) for criterion in criteria]
+    gaps = []
+    for criterion in criteria:
+        if criterion in BY_CLASS:
+            assert true is not None  # noqa: S101  # whoever asks for these has it
+            means = _means(true, y, weight)
+            gaps.append(_range(means) if criterion == "mcd" else means.var(-1, unbiased=False))
+        else:
+            gaps.append(_soft_gap(scores, y, group, criterion, weight))
     return torch.stack(gaps).sum(0)
 
 
@@ -56,12 +69,13 @@ def gap_penalty(criteria: Sequence[str]) -> Penalty:
     """The differentiable gap as what is added to a task loss."""
 
     def penalty(
-        scores: torch.Tensor,
+        scores: Scores,
         y: torch.Tensor,
         group: torch.Tensor,
         weight: torch.Tensor | None,
     ) -> torch.Tensor:
-        return soft_gap(scores, y, group, criteria, weight)
+        true = scores.true if BY_CLASS & {*criteria} else None
+        return soft_gap(scores.positive, y, group, criteria, weight, true=true)
 
     return penalty
 
@@ -74,27 +88,30 @@ def _soft_gap(
     weight: torch.Tensor | None,
 ) -> torch.Tensor:
     if criterion == "dp":
-        return _largest_pair(scores, group, weight)
+        return _range(_means(scores, group, weight))
 
     def among(rows: torch.Tensor) -> torch.Tensor:
         part = scores[..., rows]
-        return _largest_pair(part, group[rows], None if weight is None else weight[rows])
+        return _range(_means(part, group[rows], None if weight is None else weight[rows]))
 
     positive = y == 1
     gap = among(positive)
     return gap if criterion == "eo" else torch.maximum(gap, among(~positive))
 
 
-def _largest_pair(
-    scores: torch.Tensor, group: torch.Tensor, weight: torch.Tensor | None
-) -> torch.Tensor:
+def _means(scores: torch.Tensor, group: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    """Means ``(..., groups)`` of scores ``(..., n)`` over the groups that have samples."""
     part = scores if weight is None else scores * weight
     count = torch.bincount(group, weight)  # (groups,)
     there = count > 0
     if not there.any():
-        return part.sum(-1)
+        return part.sum(-1, keepdim=True)
     total = part.new_zeros(*part.shape[:-1], len(count)).index_add(-1, group, part)
-    means = total[..., there] / count[there]  # (..., groups)
+    return total[..., there] / count[there]
+
+
+def _range(means: torch.Tensor) -> torch.Tensor:
+    """The largest less the smallest, ``(...)``."""
     return means.amax(-1) - means.amin(-1)
 
 
@@ -103,8 +120,8 @@ class Neuron:
     """A hidden neuron and the pull of both goals on it.
 
     Attributes:
-        layer: Name of its linear layer.
-        unit: Its position there.
+        layer: Name of its layer.
+        unit: Its position there: of a feature, or of a channel.
         pull: Norm of the gradient of the gap with respect to its incoming weights and bias.
         conflict: Minus the cosine of that gradient and the loss's, in [-1, 1]; above 0 the goals
             contradict each other.
@@ -135,8 +152,6 @@ def neuron_pulls(
     Neurons of frozen layers are left out. The gap is linear in the scores once its two groups are
     known, so its gradient is summed batch by batch. Samples count by their weights.
     """
-    with evaluation(graph.module):  # refuses what has no neurons, before any work
-        Recorder(graph, lambda *_: None).run(placed(graph.module, data.x[:2]))
     parameters = {name: p for name, p in graph.incoming.items() if p.requires_grad}
     if not parameters:
         raise ModelError(
@@ -145,17 +160,20 @@ def neuron_pulls(
             got="requires_grad = False on all of them",
             cure="Call requires_grad_(True) on those that may change.",
         )
-    by_score = _gap_gradient(graph, data, criteria)  # (n,) d gap / d score
+    by_score, by_true = _gap_gradient(graph, data, criteria)  # (n,) d gap / d score
     weight = _tensor(data.relative_weight, by_score)
     share = torch.ones(len(data)) if weight is None else weight  # of each sample in the loss
     flat = list(parameters.values())
     of_gap = [torch.zeros_like(p, dtype=torch.float64) for p in flat]
     of_loss = [torch.zeros_like(p, dtype=torch.float64) for p in flat]
     with evaluation(graph.module), torch.enable_grad():
-        for x, y, _, d, w in _batches(graph, data, by_score, share):
+        for x, y, _, d, t, w in _batches(graph, data, by_score, by_true, share):
             out = logits(graph.module, x)
             loss = task(out, y, None if weight is None else w)
-            goals = ((positive_score(out) * d).sum(), loss * float(w.sum()) / len(data))
+            scores = Scores(out, y, out.ndim == 2)
+            gap = (scores.positive * d).sum()
+            gap = gap + (scores.true * t).sum() if BY_CLASS & {*criteria} else gap
+            goals = (gap, loss * float(w.sum()) / len(data))
             for goal, total in zip(goals, (of_gap, of_loss), strict=True):
                 gradients = torch.autograd.grad(goal, flat, retain_graph=True)
                 for sum_, gradient in zip(total, gradients, strict=True):
@@ -188,8 +206,10 @@ def _active_shares(graph: Graph, data: Dataset) -> dict[str, torch.Tensor]:
 
     def add(index: int, value: torch.Tensor, weight: torch.Tensor) -> None:
         if index in owners:
-            there = ((value != 0) * weight).sum(0)
-            total[owners[index]] = total.get(owners[index], 0) + there
+            layer = graph.neurons[owners[index]]
+            there = (layer.by_unit(value) != 0).double()  # (n, units, …)
+            there = there.reshape(*there.shape[:2], -1).mean(2)
+            total[owners[index]] = total.get(owners[index], 0) + (there * weight).sum(0)
 
     for x, weight in _weighted_batches(graph, data):
         Recorder(graph, partial(add, weight=weight)).run(x)
@@ -331,13 +351,14 @@ def explain_conflict(
 
 
 def _activation_means(graph: Graph, data: Dataset) -> dict[int, torch.Tensor]:
-    """Mean activation of the hidden neurons, by position of the layer that holds it."""
+    """Mean activations of the hidden neurons, by position of the layer that holds them."""
     wanted = {graph.activation_of(layer) for layer in graph.hidden}
     total: dict[int, torch.Tensor] = {}
 
     def add(index: int, value: torch.Tensor, weight: torch.Tensor) -> None:
         if index in wanted:
-            total[index] = total.get(index, 0) + (value.double() * weight).sum(0)
+            weighted = value.double() * weight.reshape(-1, *[1] * (value.ndim - 1))
+            total[index] = total.get(index, 0) + weighted.sum(0)
 
     for x, weight in _weighted_batches(graph, data):
         Recorder(graph, partial(add, weight=weight)).run(x)
@@ -352,42 +373,54 @@ def _gap_without(
     means: Mapping[int, torch.Tensor],
 ) -> float:
     """The score gap with some neurons (name of the layer, unit) held at their mean activation."""
-    units: dict[int, list[int]] = {}
+    units: dict[int, tuple[Weighted, list[int]]] = {}
     for layer in graph.hidden:
         chosen = [unit for name, unit in held if name == graph.owner[layer.index]]
         if chosen:
-            units[graph.activation_of(layer)] = chosen
+            units[graph.activation_of(layer)] = layer, chosen
 
     def hold(index: int, value: torch.Tensor) -> torch.Tensor | None:
         if index not in units:
             return None
-        changed = value.clone()
-        changed[:, units[index]] = means[index][units[index]].to(value)
+        layer, chosen = units[index]
+        changed, mean = value.clone(), means[index][None].to(value)
+        layer.by_unit(changed)[:, chosen] = layer.by_unit(mean)[:, chosen]
         return changed
 
     runner = Recorder(graph, hold)
     with evaluation(graph.module):
-        scores = torch.cat(
-            [positive_score(logits(runner.run, x)) for x, *_ in _batches(graph, data)]
-        )
-        return float(_data_gap(scores.cpu(), data, criteria))
+        return float(_data_gap(_outputs(graph, data, runner.run), data, criteria))
 
 
-def _gap_gradient(graph: Graph, data: Dataset, criteria: Sequence[str]) -> torch.Tensor:
-    """Derivative of the gap by each sample's score, ``(n,)``."""
+def _outputs(graph: Graph, data: Dataset, run: Callable[..., Any]) -> Scores:
+    """What a network says of all the data."""
+    out = torch.cat([logits(run, x) for x, *_ in _batches(graph, data)]).cpu()
+    return Scores(out, torch.from_numpy(data.y), out.ndim == 2)
+
+
+def _gap_gradient(
+    graph: Graph, data: Dataset, criteria: Sequence[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Derivative of the gap by each sample's scores, of class 1 and of its own, ``(n,)`` each."""
     with evaluation(graph.module):
-        scores = torch.cat(
-            [positive_score(logits(graph.module, x)) for x, *_ in _batches(graph, data)]
-        ).cpu()
+        found = _outputs(graph, data, graph.module)
+    scores = [found.positive.requires_grad_(), found.true.requires_grad_()]
     with torch.enable_grad():
-        scores.requires_grad_(True)
-        return torch.autograd.grad(_data_gap(scores, data, criteria), scores)[0]
+        gap = _gap(scores[0], scores[1], data, criteria)
+        both = torch.autograd.grad(gap, scores, allow_unused=True)
+    return tuple(torch.zeros(len(data)) if g is None else g for g in both)  # type: ignore[return-value]
 
 
-def _data_gap(scores: torch.Tensor, data: Dataset, criteria: Sequence[str]) -> torch.Tensor:
+def _data_gap(scores: Scores, data: Dataset, criteria: Sequence[str]) -> torch.Tensor:
+    return _gap(scores.positive, scores.true, data, criteria)
+
+
+def _gap(
+    positive: torch.Tensor, true: torch.Tensor, data: Dataset, criteria: Sequence[str]
+) -> torch.Tensor:
     """The gap of all the data, by weights, between the groups that are compared."""
     y, group = torch.from_numpy(data.y), torch.from_numpy(data.group)
-    return soft_gap(scores, y, group, criteria, _tensor(data.gap_weight, scores))
+    return soft_gap(positive, y, group, criteria, _tensor(data.gap_weight, positive), true=true)
 
 
 def _tensor(values: Floats | None, like: torch.Tensor) -> torch.Tensor | None:
@@ -403,10 +436,11 @@ def _weighted_batches(graph: Graph, data: Dataset) -> Iterator[tuple[torch.Tenso
 
 
 def _batches(
-    graph: Graph, data: Dataset, *more: torch.Tensor, size: int = 8192
+    graph: Graph, data: Dataset, *more: torch.Tensor
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """Inputs, labels, groups and further columns, batch by batch, on the network's device."""
-    device = graph.weight(graph.linear[0]).device
+    size = rows_at_once(data.x)
+    device = graph.device
     columns = (
         placed(graph.module, data.x),
         torch.from_numpy(data.y),

@@ -56,6 +56,12 @@ def placed(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return x if first is None else x.to(first.device, first.dtype)
 
 
+def rows_at_once(x: torch.Tensor) -> int:
+    """How many rows of ``(n, …)`` a network runs on at a time; fewer of images."""
+    values = max(x[:1].numel(), 1) * (1 if x.ndim == 2 else 4)
+    return min(max((1 << 20) // values, 16), 8192)
+
+
 def logits(model: Callable[[torch.Tensor], object], x: torch.Tensor) -> torch.Tensor:
     """Runs the model and checks its output.
 

@@ -1,13 +1,19 @@
 """A network as a graph of layers of neurons, found by tracing.
 
 Tracing (``torch.fx``) runs the model's own ``forward`` on symbols, so what counts is what the
-network computes and not how its attributes are called. Each step must be one of a few kinds:
+network computes and not how its attributes are called. Each step is of one of a few kinds:
 
-- ``Input``: the columns of ``x``.
-- ``Linear``: ``z = W a + b``; each unit is a neuron, each weight a synapse.
-- ``Elementwise``: activation, dropout, batch norm in eval mode, scaling by constants, reshaping;
-  the same neurons.
-- ``Sum``: a residual addition ``a ± b``; each unit has one synapse to every operand.
+- ``Input``: ``x``.
+- ``Linear``: ``z = W a + b``; each feature is a neuron, at whatever positions (tokens) it stands.
+- ``Convolution``: likewise; each channel is a neuron, and its places are positions.
+- ``Lookup``: an embedding; each of its features is a unit.
+- ``Heads``: scaled dot product attention; each head is a unit.
+- ``Sum``: a residual addition ``a ± b``.
+- ``Elementwise``: activation, dropout, norms in eval mode, scaling by constants; the same units.
+- ``Layout``: reshaping, choosing, joining, pooling of values; the same units.
+- ``Opaque``: any other step. It has no slicing rule.
+
+Which unit each value belongs to, and what contributes to it, is told by ``units.py``.
 """
 
 from __future__ import annotations
@@ -17,14 +23,14 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _WeightNorm
 
-from fairneuron.errors import ModelError
+from fairneuron.errors import FairNeuronError, ModelError
 from fairneuron.forward import first_line
 
 DROPOUT = nn.modules.dropout._DropoutNd
@@ -48,25 +54,88 @@ class Layer:
 
 @dataclass(frozen=True)
 class Input(Layer):
-    """The columns of ``x``."""
+    """``x``."""
 
 
 @dataclass(frozen=True)
-class Linear(Layer):
-    """``z = W a + b``.
+class Weighted(Layer):
+    """A layer whose units have incoming weights of their own: row q of the weight is of unit q.
 
     Attributes:
-        weight: Name of the parameter ``(units, fan_in)``.
+        weight: Name of the parameter ``(units, …)``.
         bias: Name of the parameter ``(units,)``, or None.
     """
 
     weight: str
     bias: str | None
 
+    axis: ClassVar[int]
+    """Which axis of its value has the units."""
+
+    def by_unit(self, value: torch.Tensor) -> torch.Tensor:
+        """A value ``(n, …)`` of the layer, or of a step of the same shape, as a view of it.
+
+        Returns:
+            ``(n, units, …)``, or ``(n, 1)`` of ``(n,)``.
+        """
+        return value[:, None] if value.ndim == 1 else value.movedim(self.axis, 1)
+
+
+@dataclass(frozen=True)
+class Linear(Weighted):
+    """``z = W a + b`` over the last axis."""
+
+    axis = -1
+
+
+@dataclass(frozen=True)
+class Convolution(Weighted):
+    """``z = W * a + b`` over the last one, two or three axes.
+
+    Attributes:
+        stride: Per spatial axis, as the following ones.
+        padding: Places before and after.
+        dilation: Distance of the places that a unit reads.
+        groups: Into how many parts units and channels are divided.
+        mode: What stands at the padded places, as ``torch.nn.functional.pad`` calls it.
+    """
+
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int
+    mode: str = "constant"
+
+    axis = 1
+
+
+@dataclass(frozen=True)
+class Lookup(Layer):
+    """Rows of a table ``(rows, features)``, chosen by the values of the source.
+
+    Attributes:
+        weight: Name of the table.
+    """
+
+    weight: str
+
+
+@dataclass(frozen=True)
+class Heads(Layer):
+    """Scaled dot product attention ``(n, heads, steps, features)`` of queries, keys, values.
+
+    Attributes:
+        causal: Whether a step sees the earlier ones alone.
+        scale: Of the products; None for 1 / √features.
+    """
+
+    causal: bool = False
+    scale: float | None = None
+
 
 @dataclass(frozen=True)
 class Elementwise(Layer):
-    """Changes each neuron's value by itself.
+    """Changes each unit's values by themselves, or by statistics that are held fixed.
 
     Attributes:
         activation: Whether it is an activation function, after which dropout belongs.
@@ -76,14 +145,36 @@ class Elementwise(Layer):
 
 
 @dataclass(frozen=True)
+class Layout(Layer):
+    """Gives the same units' values elsewhere: reshaped, chosen, joined.
+
+    Attributes:
+        pools: Whether it puts one value in the place of several, which must be of one unit.
+    """
+
+    pools: bool = False
+
+
+@dataclass(frozen=True)
 class Sum(Layer):
-    """Adds (sign 1) or subtracts (sign -1) layers of the same width.
+    """Adds (sign 1) or subtracts (sign -1) layers.
 
     Attributes:
         signs: A sign per source.
     """
 
     signs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Opaque(Layer):
+    """A step without a slicing rule.
+
+    Attributes:
+        kind: What it is.
+    """
+
+    kind: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,19 +194,19 @@ class Graph:
     node_of: tuple[str, ...]
 
     @cached_property
-    def linear(self) -> tuple[Linear, ...]:
-        """Every linear layer."""
-        return tuple(layer for layer in self.layers if isinstance(layer, Linear))
+    def weighted(self) -> tuple[Weighted, ...]:
+        """Every layer with weights of its units."""
+        return tuple(layer for layer in self.layers if isinstance(layer, Weighted))
 
     @cached_property
-    def head(self) -> tuple[Linear, ...]:
-        """The linear layers that make the output, without another one in between."""
-        return tuple(dict.fromkeys(self._back_to_linear(self.output)))
+    def head(self) -> tuple[Weighted, ...]:
+        """The layers with weights that make the output, without another one in between."""
+        return tuple(dict.fromkeys(self._back_to_weights(self.output)))
 
     @cached_property
-    def hidden(self) -> tuple[Linear, ...]:
-        """The linear layers whose units are the hidden neurons."""
-        return tuple(layer for layer in self.linear if layer not in self.head)
+    def hidden(self) -> tuple[Weighted, ...]:
+        """The layers whose units are the hidden neurons."""
+        return tuple(layer for layer in self.weighted if layer not in self.head)
 
     @cached_property
     def readers(self) -> tuple[tuple[int, ...], ...]:
@@ -124,6 +215,11 @@ class Graph:
             tuple(other.index for other in self.layers if layer.index in other.sources)
             for layer in self.layers
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.weight(self.weighted[0]).device
 
     def activation_of(self, layer: Layer) -> int:
         """Position of the neurons' activation: the last elementwise step fed by the layer alone."""
@@ -134,8 +230,8 @@ class Graph:
             index = self.readers[index][0]
         return index
 
-    def weight(self, layer: Linear) -> torch.Tensor:
-        """``(units, fan_in)``."""
+    def weight(self, layer: Weighted | Lookup) -> torch.Tensor:
+        """``(units, fan_in)`` of a linear layer; of others with what they have of further axes."""
         return operator.attrgetter(layer.weight)(self.module)
 
     @cached_property
@@ -148,7 +244,7 @@ class Graph:
         }
 
     @cached_property
-    def neurons(self) -> dict[str, Linear]:
+    def neurons(self) -> dict[str, Weighted]:
         """The layers of hidden neurons by name; shared weights count once."""
         return {layer.name: layer for layer in self.hidden if self.owner[layer.index] == layer.name}
 
@@ -158,7 +254,7 @@ class Graph:
         layers = self.neurons.values()
         return {k: p for layer in layers for rows in self.rows(layer) for k, p in rows.items()}
 
-    def rows(self, layer: Linear) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    def rows(self, layer: Weighted) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
         """The parameters, by name, that a layer's weight and bias consist of.
 
         Row u of each makes the incoming weights, or the bias, of neuron u alone. None for buffers.
@@ -191,7 +287,7 @@ class Graph:
             cure="Make it permanent first: torch.nn.utils.parametrize.remove_parametrizations.",
         )
 
-    def _identity(self, layer: Linear) -> int | str:
+    def _identity(self, layer: Weighted) -> int | str:
         """What layers that share their weights have in common."""
         weight = self.weight(layer)  # computed ones are new each time
         return id(weight) if isinstance(weight, nn.Parameter) else layer.weight
@@ -223,9 +319,9 @@ class Graph:
         return traced
 
     def _hidden_activations(self) -> Iterator[Layer]:
-        fed = {layer.index for layer in self.linear}  # computed from a neuron
+        fed = {layer.index for layer in self.weighted}  # computed from a neuron
         for layer in self.layers:
-            if isinstance(layer, (Elementwise, Sum)) and any(s in fed for s in layer.sources):
+            if any(s in fed for s in layer.sources):
                 fed.add(layer.index)
                 if (
                     isinstance(layer, Elementwise)
@@ -234,24 +330,25 @@ class Graph:
                 ):
                     yield layer
 
-    def _back_to_linear(self, index: int) -> Iterator[Linear]:
+    def _back_to_weights(self, index: int) -> Iterator[Weighted]:
         layer = self.layers[index]
-        if isinstance(layer, Linear):
+        if isinstance(layer, Weighted):
             yield layer
         else:
             for source in layer.sources:
-                yield from self._back_to_linear(source)
+                yield from self._back_to_weights(source)
 
 
 class Recorder(fx.Interpreter):
-    """Runs a traced network and hands each layer's value ``(n, units)`` to a function.
+    """Runs a traced network and hands the value of each layer to a function.
 
     Args:
         graph: The traced network.
-        see: Called with the position of a layer and its value; what it returns, if not None, takes
-            the value's place.
+        see: Called with the position of a layer and its value ``(n, …)``; what it returns, if not
+            None, takes the value's place.
         double: A float64 copy of the network's modules to run in place of its own; casts are
             skipped.
+        read: Called with the position of a layer and the values that it reads, before it runs.
     """
 
     def __init__(
@@ -259,50 +356,48 @@ class Recorder(fx.Interpreter):
         graph: Graph,
         see: Callable[[int, torch.Tensor], torch.Tensor | None],
         double: nn.Module | None = None,
+        read: Callable[[int, list[torch.Tensor]], None] | None = None,
     ) -> None:
         super().__init__(double or graph.module, graph=graph.module.graph)
         self.extra_traceback = False  # our errors say where
         self._index = {name: i for i, name in enumerate(graph.node_of)}
-        self._see = see
+        self._nodes = {node.name: node for node in graph.module.graph.nodes}
+        self._see, self._read = see, read
         self._graph = graph
         self._double = double is not None
-        self._samples = 0
-        self._widths: dict[int, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         """Runs a step and shows its value."""
+        index = self._index.get(n.name)
+        if index is not None and self._read is not None:
+            self._read(index, [self.value(s) for s in self._graph.layers[index].sources])
+        value = self.run_step(n)
         if self._double and n.op == "call_method" and n.target in _CASTS:
-            value = self.fetch_args_kwargs_from_env(n)[0][0]
-        else:
-            try:
-                value = super().run_node(n)
-            except Exception as error:  # whatever the user's step raises
-                raise ModelError(
-                    "model-forward",
-                    "Each step of the model's forward must run",
-                    got=f"{first_line(error)} at {n.name!r}",
-                    cure="Check it with model(x), and that x is all that it casts or reshapes.",
-                ) from error
-        if n.name not in self._index:
+            given = self.fetch_args_kwargs_from_env(n)[0][0]
+            value = given if value.is_floating_point() and given.is_floating_point() else value
+        if index is None or not isinstance(value, torch.Tensor):
             return value
-        layer = self._graph.layers[self._index[n.name]]
-        if isinstance(layer, Input):
-            self._samples = len(value)
-        self._check_width(layer, value)
-        changed = self._see(layer.index, value.reshape(self._samples, -1))
-        return value if changed is None else changed.reshape(value.shape)
+        changed = self._see(index, value)
+        return value if changed is None else changed
 
-    def _check_width(self, layer: Layer, value: torch.Tensor) -> None:
-        """A unit must be a neuron: broadcasting and linear layers over positions are refused."""
-        width = value.numel() // max(self._samples, 1)
-        self._widths[layer.index] = width
-        expected = {self._widths[source] for source in layer.sources} or {width}
-        if isinstance(layer, Linear):
-            expected = {len(self._graph.weight(layer))}
-        if expected != {width} or not width or value.numel() % max(self._samples, 1):
+    def value(self, index: int) -> Any:
+        """What a layer gave."""
+        return self.env[self._nodes[self._graph.node_of[index]]]
+
+    def run_step(self, n: fx.Node) -> Any:
+        """Runs a step.
+
+        Raises:
+            ModelError: If it does not.
+        """
+        try:
+            return super().run_node(n)
+        except FairNeuronError:
+            raise
+        except Exception as error:  # whatever the user's step raises
             raise ModelError(
-                "model-unsupported",
-                "Each layer must give one value per neuron",
-                got=f"{width} values for {sorted(expected)} neurons at {layer.name!r}",
-                cure="Broadcasting and linear layers over positions have no slicing rule yet.",
-            )
+                "model-forward",
+                "Each step of the model's forward must run",
+                got=f"{first_line(error)} at {n.name!r}",
+                cure="Check it with model(x), and that x is all that it casts or reshapes.",
+            ) from error

@@ -1,7 +1,7 @@
 """The inner loop of slicing: which synapses of the active neurons are kept.
 
 Gao et al., Algorithm 1, lines 18 to 26. It exists twice, with one result: in torch, which runs on
-any device (``keep_prefix``), and compiled from ``_kernel.cpp``, for linear layers on the CPU.
+any device (``keep_prefix``), and compiled from ``_kernel.cpp``, for layers with weights on the CPU.
 
 Every sum is exact. The contributions of a neuron are rounded to a grid so fine that nothing is
 lost that a float64 sum would have kept, and so coarse that no sum of them is ever rounded; so
@@ -95,6 +95,14 @@ def _on_grid(c: torch.Tensor) -> torch.Tensor:
     return (c + 1.5 * power) - 1.5 * power
 
 
+def unit_signatures(active: torch.Tensor) -> torch.Tensor:
+    """What stands for a set of units ``(n, units)`` bool: 128 bits, ``(n, 2)`` int64."""
+    units = Wiring(None, 1, active.shape[1], -1, active.device)
+    sample, unit = active.nonzero(as_tuple=True)
+    signature = torch.zeros(len(active), 2, dtype=torch.int64, device=active.device)
+    return signature.index_add_(0, sample, units.keys(torch.zeros_like(unit), unit))
+
+
 @dataclass(frozen=True, eq=False)
 class Wiring:
     """The synapses into a layer: their weights, and the keys that signatures are made of.
@@ -103,7 +111,8 @@ class Wiring:
     each of the two words of a signature.
 
     Attributes:
-        weight: ``(units, fan_in)`` of a linear layer, float32 or float64; None for a sum.
+        weight: ``(units, taps, fan_in)``, float32 or float64: a contribution is the sum over taps
+            of weight times value; None of layers without weights.
         units: Neurons of the layer.
         fan_in: Synapses of each.
         seed: Of the keys: the layer's position.
@@ -118,7 +127,7 @@ class Wiring:
 
     @cached_property
     def _keys(self) -> tuple[torch.Tensor, torch.Tensor]:
-        rng = np.random.default_rng([0xFA1, self.seed])
+        rng = np.random.default_rng([0xFA1, self.seed % (1 << 32)])
         low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
         of_units = rng.integers(low, high, (self.units, 2)) | 1  # odd: no factor loses a bit
         of_synapses = rng.integers(low, high, (2, self.fan_in))
@@ -132,7 +141,7 @@ class Wiring:
     @cached_property
     def _padded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Weights, units' keys and synapses' keys, the last dimension a multiple of the lanes."""
-        assert self.weight is not None  # noqa: S101  # of linear layers alone
+        assert self.weight is not None  # noqa: S101  # of layers with weights alone
         extra = -self.fan_in % _LANES
         of_units, of_synapses = self._keys
         weight = torch.nn.functional.pad(self.weight, (0, extra)).contiguous()
@@ -152,11 +161,11 @@ class Wiring:
         threads: int = 1,
         isa: int = 0,
     ) -> bool:
-        """Keeps the prefix of each active neuron of a linear layer, by the compiled kernel.
+        """Keeps the prefix of each active neuron of a layer with weights, by the compiled kernel.
 
         Args:
-            value: ``(samples, fan_in)`` float64 activations of the source.
-            mean: ``(fan_in,)`` float64.
+            value: ``(samples, taps, fan_in)`` float64 activations that the weights meet.
+            mean: ``(taps, fan_in)`` float64.
             active: ``(samples, units)`` bool.
             source: ``(samples, fan_in)`` bool; set where a kept synapse comes from.
             signature: ``(samples, 2)`` int64; the keys of the kept synapses are added.
@@ -176,14 +185,15 @@ class Wiring:
             *(active.contiguous().numpy(), source.numpy()),
             *(of_units, of_synapses, signature.numpy()),
         )
-        sizes = (n, self.units, self.fan_in, weight.shape[1])
+        sizes = (n, self.units, weight.shape[1], self.fan_in, weight.shape[2])
         bits = 8 * weight.itemsize
 
         def part(first: int, last: int) -> bool:
             return kernel(*arrays, sizes, bits, gamma, absolute, first, last, isa)
 
         if threads > 1:  # no more than there is work for
-            threads = min(threads, int(active.sum()) * self.fan_in // _WORK)
+            work = int(active.sum()) * self.fan_in * weight.shape[1]
+            threads = min(threads, work // _WORK)
         if threads < 2:
             return part(0, n)
         cuts = [n * k // threads for k in range(threads + 1)]

@@ -14,18 +14,23 @@ Limit = Mapping[str, float]
 DEFAULT_LIMIT: Limit = {"dp": 0.05}
 
 
-def check_limit(limit: Limit) -> dict[str, float]:
+def check_limit(limit: Limit, *, classes: bool = True) -> dict[str, float]:
     """Returns the limit as a plain dict.
 
+    Args:
+        limit: To check.
+        classes: Whether metrics that compare classes may be limited too.
+
     Raises:
-        OptionError: For metrics that compare no groups, or bounds outside [0, 1].
+        OptionError: For metrics that compare neither groups nor classes, or bounds outside [0, 1].
     """
     from fairneuron.metrics.definitions import METRICS
 
     known = [
         name
         for name, metric in METRICS.items()
-        if metric.between_groups and metric.source == "counts"
+        if (metric.between_groups or (classes and metric.between_classes))
+        and metric.source == "counts"
     ]
     if not limit or not isinstance(limit, Mapping):
         raise OptionError(

@@ -8,6 +8,7 @@ sample, ``(n,)`` or ``(n, 1)`` (the probability of class 1 is its sigmoid), or t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -19,14 +20,14 @@ from torch.nn import functional
 from fairneuron.checks import check_model, require_module
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import require_range, warn
-from fairneuron.forward import evaluation, logits, placed, require_finite
+from fairneuron.forward import evaluation, logits, placed, require_finite, rows_at_once
 
 Probabilities = npt.NDArray[np.float64]
 TaskLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 """Maps logits, labels and weights (None: all alike) to the loss that training lowers, a scalar."""
-Penalty = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""Maps scores ``(..., n)``, the probabilities of class 1 of one network or of several, and labels,
-groups and ``Dataset.gap_weight``, ``(n,)`` each, to what is added to the task losses, ``(...)``."""
+Penalty = Callable[["Scores", torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""Maps the scores of one network or of several, ``(..., n)``, and labels, groups and
+``Dataset.gap_weight``, ``(n,)`` each, to what is added to the task losses, ``(...)``."""
 _ENOUGH = 100  # samples to suspect that outputs are no logits
 
 
@@ -76,13 +77,46 @@ def positive_score(out: torch.Tensor) -> torch.Tensor:
     return out.sigmoid() if out.ndim == 1 else out.softmax(1)[:, 1]
 
 
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Probabilities that networks give to a batch, differentiable.
+
+    Attributes:
+        out: Logits ``(..., n)`` of heads of one logit, or ``(..., n, classes)``.
+        y: ``(n,)`` labels.
+        by_class: Whether there is a logit for each class.
+        rows: How many of the n are there; the others are fillers.
+    """
+
+    out: torch.Tensor
+    y: torch.Tensor
+    by_class: bool
+    rows: int | None = None
+
+    @property
+    def positive(self) -> torch.Tensor:
+        """Of class 1, ``(..., rows)``."""
+        scores = self.out.softmax(-1)[..., 1] if self.by_class else self.out.sigmoid()
+        return scores[..., : self.rows]
+
+    @property
+    def true(self) -> torch.Tensor:
+        """Of each sample's own class, ``(..., rows)``."""
+        if self.by_class:
+            own = self.y.expand(self.out.shape[:-1])[..., None]
+            scores = self.out.softmax(-1).gather(-1, own)[..., 0]
+        else:
+            scores = torch.where(self.y == 1, self.out, -self.out).sigmoid()
+        return scores[..., : self.rows]
+
+
 def probabilities(
     model: nn.Module,
     x: torch.Tensor,
     *,
     feature_names: Sequence[str] = (),
     left_out: Sequence[str] = (),
-    batch_size: int = 8192,
+    batch_size: int | None = None,
 ) -> Probabilities:
     """Class probabilities, ``(n, classes)`` float64, with every module in eval mode.
 
@@ -92,7 +126,7 @@ def probabilities(
     check_model(model, x, feature_names=feature_names, left_out=left_out)
     parts, suspicious = [], len(x) >= _ENOUGH
     with evaluation(model):
-        for batch in x.split(batch_size):
+        for batch in x.split(batch_size or rows_at_once(x)):
             out = logits(model, placed(model, batch)).double()
             suspicious = suspicious and out.ndim == 1 and bool(((out >= 0) & (out <= 1)).all())
             parts.append(torch.stack([-out, out], 1).sigmoid() if out.ndim == 1 else out.softmax(1))

@@ -1,9 +1,10 @@
 """Neurons of activation paths: which are over-represented in a cluster or group, with counts.
 
 A neuron is on a sample's path if one of the path's synapses leads into it or comes from it. The
-neurons are the columns of ``x`` and the units of the hidden linear layers. An activation, dropout
-or batch norm is the same neuron as what it reads; a residual sum is none of its own, since the path
-goes on through it to the neurons whose values it adds. The output neurons are left out.
+neurons are the units of ``x`` (its columns) and those of the hidden layers with weights. An
+activation, dropout or norm is the same neuron as what it reads; a residual sum, or a head of
+attention, is none of its own, since the path goes on through it to the neurons whose values it
+adds. The output neurons are left out.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ from torch import nn
 from fairneuron.batches import Batches, Samples
 from fairneuron.data.dataset import Floats, Ints
 from fairneuron.errors import DataError, OptionError, require_range
-from fairneuron.graph import Graph
 from fairneuron.paths import Means
-from fairneuron.slicing import Slicer
+from fairneuron.slicing import make_slicer
 from fairneuron.training import Progress, quiet
 
 LEVEL = 0.05
@@ -97,7 +97,7 @@ class PathNeurons:
     """On how many paths each neuron is, by cell; counts alone, no rows.
 
     Attributes:
-        layers: Names of the layers of neurons: the input, then the hidden linear layers. Layers
+        layers: Names of the layers of neurons: the input, then the hidden ones with weights. Layers
             that share their weights are one.
         counts: For each of them ``(cells, units)``: samples whose path has the neuron.
         cells: Names of the cells.
@@ -245,11 +245,10 @@ def path_neurons(
     cell, cells = _numbered(by, names)
     batches = Batches(x, batch_size, once=means is not None)
     _require_as_many(cell, batches.samples or len(cell))
-    example = batches.peek()
-    slicer = Slicer(model, example, gamma, contribution)
+    slicer = make_slicer(model, batches.peek(), gamma, contribution)
     slicer.relative_to(slicer.activations.means(batches, progress) if means is None else means)
-    layers = _layers_of_neurons(slicer.graph, example)
-    device = slicer.activations.device
+    layers = [_Neurons(name, own[0].stop - own[0].start, own) for name, own in slicer.layers]
+    device = slicer.device
     counts = [
         torch.zeros(len(cells), layer.units, dtype=torch.int64).to(device) for layer in layers
     ]
@@ -260,11 +259,8 @@ def path_neurons(
         _require_as_many(cell, max(done, len(cell)))
         here = torch.from_numpy(cell[first:done]).to(device)  # (batch,)
         for layer, count in zip(layers, counts, strict=True):
-            on = [
-                active[step] for step in layer.steps if step in active
-            ]  # (batch, units) bool each
-            if on:
-                count.index_add_(0, here, reduce(torch.logical_or, on).long())
+            on = [active[:, places] for places in layer.places]  # (batch, units) bool each
+            count.index_add_(0, here, reduce(torch.logical_or, on).long())
         progress("neurons on paths", done, batches.total)
     _require_as_many(cell, done)
     return PathNeurons(
@@ -276,22 +272,11 @@ def path_neurons(
 
 
 class _Neurons(NamedTuple):
-    """A layer of neurons: its name, its width, and the steps that compute it."""
+    """A layer of neurons: its name, its width, and where among all units each use of it is."""
 
     name: str
     units: int
-    steps: tuple[int, ...]
-
-
-def _layers_of_neurons(graph: Graph, example: torch.Tensor) -> list[_Neurons]:
-    steps: dict[str, list[int]] = {}
-    for index, name in graph.owner.items():
-        steps.setdefault(name, []).append(index)
-    hidden = [
-        _Neurons(name, len(graph.weight(graph.neurons[name])), tuple(own))
-        for name, own in steps.items()
-    ]
-    return [_Neurons(graph.layers[0].name, example.shape[1], (0,)), *hidden]
+    places: tuple[slice, ...]
 
 
 def _numbered(by: npt.ArrayLike, names: Sequence[str] | None) -> tuple[Ints, tuple[str, ...]]:

@@ -14,10 +14,10 @@ from fairneuron.batches import Batches
 from fairneuron.clustering import rare_paths
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import OptionError
-from fairneuron.graph import Elementwise, Graph, Input
+from fairneuron.graph import Input, Layer
 from fairneuron.path_neurons import path_neurons
 from fairneuron.paths import Paths
-from fairneuron.slicing import Slicer, predecessors
+from fairneuron.slicing import Slicer
 from fairneuron.training import Progress, quiet
 
 
@@ -116,15 +116,15 @@ def describe_path(model: nn.Module, data: Dataset, paths: Paths, path: int) -> d
     neurons: list[dict[str, Any]] = []
     synapses = 0
     for layer, kept in slicer.synapses(values):
-        position, predecessor = predecessors(layer, kept.unit, kept.synapse)
-        synapses += len(predecessor)
+        numbers = slicer.units.rules[layer.index].sources(kept.unit, kept.synapse)
+        synapses += len(numbers)
         for unit in kept.unit.unique().tolist():  # few: those of one sample
-            own = kept.unit == unit
-            sources = [
-                _source(slicer.graph, layer.sources[p], predecessor[own & (position == p)], data)
-                for p in position[own].unique().tolist()
-            ]
-            neurons.append({"layer": layer.name, "unit": unit, "predecessors": sources})
+            sources: dict[int, list[int]] = {}
+            for number in numbers[kept.unit == unit].tolist():
+                owner = slicer.units.layer_of(number)
+                sources.setdefault(owner, []).append(number - slicer.units.first[owner])
+            named = [_source(slicer.graph.layers[o], units, data) for o, units in sources.items()]
+            neurons.append({"layer": layer.name, "unit": unit, "predecessors": named})
     return {
         "id": path,
         "samples": int(paths.counts[path]),
@@ -133,12 +133,8 @@ def describe_path(model: nn.Module, data: Dataset, paths: Paths, path: int) -> d
     }
 
 
-def _source(graph: Graph, index: int, units: torch.Tensor, data: Dataset) -> dict[str, Any]:
-    """Neurons of a layer, whose activations may be those of a later step."""
-    layer = graph.layers[index]
-    while isinstance(layer, Elementwise):
-        layer = graph.layers[layer.sources[0]]
-    found: dict[str, Any] = {"layer": layer.name, "units": units.tolist()}
-    if isinstance(layer, Input):
-        found["features"] = [data.feature_names[unit] for unit in found["units"]]
+def _source(layer: Layer, units: list[int], data: Dataset) -> dict[str, Any]:
+    found: dict[str, Any] = {"layer": layer.name, "units": units}
+    if isinstance(layer, Input) and len(data.feature_names) == data.x.shape[1:].numel():
+        found["features"] = [data.feature_names[unit] for unit in units]
     return found

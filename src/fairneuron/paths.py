@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,12 @@ from fairneuron.errors import DataError, OptionError
 
 @dataclass(frozen=True, eq=False)
 class Means:
-    """Mean activations of samples; those of parts add up to those of the whole.
+    """Means of what slicing reads of samples; those of parts add up to those of the whole.
 
     Attributes:
-        sums: Layer to the sum of its activations, ``(units,)`` float64. Layers are known by their
-            position in the traced network.
+        sums: Layer to the sum of the activations that it reads, float64: ``(taps, fan_in)``, a tap
+            being a weight of a synapse, or ``(units, fan_in)``. Layers are known by their position
+            in the traced network.
         samples: How many there were.
     """
 
@@ -36,7 +37,8 @@ class Means:
     def __add__(self, other: Means) -> Means:
         if not isinstance(other, Means):
             return NotImplemented
-        if {k: len(v) for k, v in self.sums.items()} != {k: len(v) for k, v in other.sums.items()}:
+        shapes = [{k: v.shape for k, v in means.sums.items()} for means in (self, other)]
+        if shapes[0] != shapes[1]:
             raise OptionError(
                 "option-merge",
                 "Means must be of one network",
@@ -60,7 +62,10 @@ class Paths:
         signatures: ``(paths, 2)`` int64: 128 bits that stand for the set of synapses.
         means: Mean activations, to slice other data relative to these.
         gamma: The share of each neuron's value that its kept synapses exceed.
-        contribution: "signed" or "absolute".
+        contribution: "signed", "absolute" or "gradient".
+        level: What a path is a set of, "synapses" or "units".
+        sketches: ``(n, tables)`` int64: samples with similar sets of units have the same number in
+            many of the tables; None unless asked for.
     """
 
     path_of: Ints
@@ -70,6 +75,8 @@ class Paths:
     means: Means = field(repr=False)
     gamma: float
     contribution: str = "signed"
+    level: str = "synapses"
+    sketches: Ints | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -99,7 +106,13 @@ class Paths:
         place = np.concatenate(
             [p.path_of + offset for p, offset in zip(parts, offsets, strict=False)]
         )
-        return count_paths(distinct, head.means, head.gamma, head.contribution, place=place)
+        merged = count_paths(distinct, head.means, head.gamma, head.contribution, place=place)
+        sketches = [part.sketches for part in parts if part.sketches is not None]
+        return replace(
+            merged,
+            level=head.level,
+            sketches=np.concatenate(sketches) if len(sketches) == len(parts) else None,
+        )
 
 
 def _require_alike(one: Paths, other: Paths) -> None:
@@ -108,6 +121,7 @@ def _require_alike(one: Paths, other: Paths) -> None:
         for name, same in (
             ("gamma", one.gamma == other.gamma),
             ("contribution", one.contribution == other.contribution),
+            ("level", one.level == other.level),
             ("means", one.means is other.means or _same(one.means, other.means)),
         )
         if not same

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import singledispatch
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,14 +26,16 @@ from fairneuron.batches import Batches, Samples
 from fairneuron.data.dataset import Ints
 from fairneuron.errors import ModelError, OptionError, require_known, require_range
 from fairneuron.forward import one_thread
-from fairneuron.graph import Elementwise, Layer, Linear, Sum
-from fairneuron.kernel import Wiring, compiled, keep_prefix
+from fairneuron.gradients import GradientSlicer
+from fairneuron.graph import Layer
+from fairneuron.kernel import Wiring, compiled, keep_prefix, unit_signatures
 from fairneuron.paths import Means, Paths, count_paths
+from fairneuron.similar import Sketcher
 from fairneuron.training import Progress, quiet
+from fairneuron.units import Rule, weight_of
 
-Active = dict[int, torch.Tensor]
-"""Layer, by its position, to which of its neurons are active, ``(batch, units)`` bool."""
-
+CONTRIBUTIONS = ("signed", "absolute", "gradient")
+LEVELS = ("synapses", "units")
 _CHUNK = 1 << 18  # contributions held at once: 2 MiB of float64 stay in the cache
 _CHUNK_ON_DEVICE = 1 << 24  # of an accelerator, which wants work in large pieces
 
@@ -55,7 +56,8 @@ class Synapses:
         layer: Name of the layer that the synapse leads into.
         sample: ``(k,)`` row of the sample.
         unit: ``(k,)`` neuron of that layer.
-        source: ``(k,)`` name of the step that it comes from: an activation, the input, or a sum.
+        source: ``(k,)`` name of the layer that it comes from, whose activation is read: one with
+            units of its own, such as a linear layer, the input, or a sum.
         predecessor: ``(k,)`` neuron of the source.
     """
 
@@ -72,6 +74,8 @@ def activation_paths(
     *,
     gamma: float = 0.9,
     contribution: str = "signed",
+    level: str = "synapses",
+    similarity: float | None = None,
     means: Means | None = None,
     batch_size: int | None = None,
     progress: Progress = quiet,
@@ -83,15 +87,20 @@ def activation_paths(
     the batch, and by up to 40 bytes a sample for the result, and as much while it is counted.
 
     Args:
-        model: A traceable network of linear layers, elementwise activations, dropout, batch norm
-            and additions.
-        x: ``(n, features)``, as the network reads it; or a DataLoader that does not shuffle, or
+        model: A traceable network of layers that have a rule: see ``fairneuron.units``.
+        x: ``(n, …)``, as the network reads it; or a DataLoader that does not shuffle, or
             another iterable of batches of it, alone or first in a tuple. It is iterated twice
             unless ``means`` are given.
         gamma: In (0, 1]: the share of a neuron's value that its kept synapses exceed. A larger one
             keeps more.
         contribution: "signed": oriented by the sign of the neuron's value, as Algorithm 1 sorts
-            them; "absolute": compared by absolute values, as in the paper's Figure 2.
+            them; "absolute": compared by absolute values, as in the paper's Figure 2; "gradient":
+            activation × gradient of units, for networks of any layers (``fairneuron.gradients``).
+        level: What a path is a set of: "synapses", or "units", which more samples share. Of
+            "gradient" it is units in any case.
+        similarity: In (0, 1): also finds how many samples have nearly the same set of units, for
+            ``rare_paths(..., similar=True)``. Samples whose sets have this share of their union in
+            common count as sharing a path half the time; those with equal sets always.
         means: Mean activations to subtract, as in ``Paths.means``; those of ``x`` unless given.
         batch_size: Samples in memory at once, at most; unless given, as many as have a few MiB of
             activations.
@@ -106,21 +115,34 @@ def activation_paths(
         ModelError: For a network that cannot be traced, or non-finite activations, naming the
             layer.
     """
+    require_known("option-level", "level", level, LEVELS)
+    by_unit = level == "units" or contribution == "gradient"
     batches = Batches(x, batch_size, once=means is not None)
-    slicer = Slicer(model, batches.peek(), gamma, contribution)
+    slicer = make_slicer(model, batches.peek(), gamma, contribution)
+    sketcher = None if similarity is None else Sketcher(similarity, slicer.total)
     means = slicer.activations.means(batches, progress) if means is None else means
     slicer.relative_to(means)
-    parts, done = [], 0
-    with one_thread() if slicer.compiled else nullcontext(1) as threads:
+    parts, sketches, done = [], [], 0
+    with one_thread() if slicer.device.type == "cpu" else nullcontext(1) as threads:
         for values in slicer.activations.of(batches):
-            parts.append(slicer.signatures(values, threads)[0].cpu().numpy())
+            signature, active = slicer.signatures(values, threads)
+            parts.append((unit_signatures(active) if by_unit else signature).cpu().numpy())
+            if sketcher is not None:
+                sketches.append(sketcher.sketch(active))
             done += len(parts[-1])
             progress("slicing", done, batches.total)
-    return count_paths(np.concatenate(parts), means, gamma, contribution)
+    found = count_paths(np.concatenate(parts), means, gamma, contribution)
+    level = "units" if by_unit else "synapses"
+    return replace(found, level=level, sketches=np.concatenate(sketches) if sketches else None)
 
 
 def mean_activations(
-    model: nn.Module, x: Samples, *, batch_size: int | None = None, progress: Progress = quiet
+    model: nn.Module,
+    x: Samples,
+    *,
+    contribution: str = "signed",
+    batch_size: int | None = None,
+    progress: Progress = quiet,
 ) -> Means:
     """Finds the mean activation of every neuron that synapses come from.
 
@@ -130,7 +152,8 @@ def mean_activations(
     The arguments are those of ``activation_paths``; ``x`` is read once.
     """
     batches = Batches(x, batch_size, once=True)
-    return Activations(model, batches.peek()).means(batches, progress, remember=False)
+    slicer = make_slicer(model, batches.peek(), 1.0, contribution)
+    return slicer.activations.means(batches, progress, remember=False)
 
 
 def path_synapses(
@@ -144,7 +167,7 @@ def path_synapses(
     """Lists the synapses of the paths of a few samples, from the output layer to the input.
 
     The synapses of path p of ``paths`` are those of its first sample: ``path_synapses(model,
-    x[paths.first[[p]]], gamma=paths.gamma, means=paths.means)``.
+    x[paths.first[[p]]], gamma=paths.gamma, means=paths.means)``. There are none of "gradient".
 
     The arguments are those of ``activation_paths``; give the ``means`` of the data that the paths
     were found on.
@@ -155,68 +178,35 @@ def path_synapses(
     found: list[Synapses] = []
     for values in slicer.activations.of(batches):
         for layer, kept in slicer.synapses(values):
-            source, predecessor = predecessors(layer, kept.unit, kept.synapse)
-            names = [slicer.graph.layers[s].name for s in layer.sources]
+            rule = slicer.units.rules[layer.index]
+            unit = rule.sources(kept.unit, kept.synapse).cpu()
+            owners = {u: slicer.units.layer_of(u) for u in unit.unique().tolist()}
+            source = [owners[u] for u in unit.tolist()]
             found.append(
                 Synapses(
                     layer=layer.name,
                     sample=kept.sample.cpu().numpy(),
                     unit=kept.unit.cpu().numpy(),
-                    source=tuple(names[i] for i in source.tolist()),
-                    predecessor=predecessor.cpu().numpy(),
+                    source=tuple(slicer.graph.layers[s].name for s in source),
+                    predecessor=unit.numpy() - np.array([slicer.units.first[s] for s in source]),
                 )
             )
     return found
 
 
-# The rule of each layer type: what its synapses contribute, and where they come from
+def make_slicer(
+    model: nn.Module, example: torch.Tensor, gamma: float, contribution: str
+) -> Slicer | GradientSlicer:
+    """A network made ready for slicing; see ``Slicer`` for the arguments.
 
-
-@singledispatch
-def contributions(
-    layer: Layer, _weights: Values, _relative: Values, _sample: torch.Tensor, _unit: torch.Tensor
-) -> torch.Tensor:
-    """Contribution of each synapse of the given neurons, ``(neurons, fan_in)`` float64.
-
-    Args:
-        layer: The layer of the neurons.
-        _weights: Weights ``(units, fan_in)`` of the linear layers, by layer.
-        _relative: Relative activations ``(batch, units)`` float32, by layer.
-        _sample: ``(neurons,)`` sample of each active neuron.
-        _unit: ``(neurons,)`` its position in the layer.
+    Raises:
+        OptionError: For gamma outside (0, 1] and unknown contributions.
     """
-    raise NotImplementedError(type(layer))
-
-
-@contributions.register
-def _(
-    layer: Linear, weights: Values, relative: Values, sample: torch.Tensor, unit: torch.Tensor
-) -> torch.Tensor:
-    return weights[layer.index][unit] * relative[layer.sources[0]][sample]  # (neurons, fan_in)
-
-
-@contributions.register
-def _(
-    layer: Sum, _: Values, relative: Values, sample: torch.Tensor, unit: torch.Tensor
-) -> torch.Tensor:
-    operands = [
-        sign * relative[s][sample, unit].double()
-        for s, sign in zip(layer.sources, layer.signs, strict=True)
-    ]
-    return torch.stack(operands, dim=1)  # (neurons, operands)
-
-
-@singledispatch
-def predecessors(
-    _layer: Layer, unit: torch.Tensor, synapse: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where synapses come from: position in ``layer.sources`` and neuron there, ``(k,)`` each."""
-    return torch.zeros_like(unit), synapse
-
-
-@predecessors.register
-def _(_layer: Sum, unit: torch.Tensor, synapse: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return synapse, unit
+    require_range("gamma", gamma, 0, 1, open_low=True)
+    require_known("option-contribution", "contribution", contribution, CONTRIBUTIONS)
+    if contribution == "gradient":
+        return GradientSlicer(model, example, gamma)
+    return Slicer(model, example, gamma, contribution)
 
 
 class Slicer:
@@ -224,13 +214,16 @@ class Slicer:
 
     Args:
         model: The network.
-        example: ``(n, features)`` a few samples that it can read.
+        example: ``(n, …)`` a few samples that it can read.
         gamma: In (0, 1].
         contribution: "signed" or "absolute".
 
     Attributes:
         activations: What records its values.
         graph: The traced network.
+        units: Its units and rules.
+        total: How many units there are.
+        device: Where it runs.
         compiled: Whether linear layers are left to the compiled kernel.
     """
 
@@ -238,125 +231,137 @@ class Slicer:
         self, model: nn.Module, example: torch.Tensor, gamma: float, contribution: str
     ) -> None:
         require_range("gamma", gamma, 0, 1, open_low=True)
-        require_known("option-contribution", "contribution", contribution, ("signed", "absolute"))
+        known = [name for name in CONTRIBUTIONS if name != "gradient"]
+        require_known("option-contribution", "contribution", contribution, known)
         self.gamma, self.absolute = gamma, contribution == "absolute"
         self.activations = Activations(model, example)
         self.graph = self.activations.graph
+        self.units, self.device = self.activations.units, self.activations.device
+        self.total = self.units.total
         self._means: Values = {}
-        self._weights: Values = {}
+        self._weights: dict[int, torch.Tensor | None] = {}
         self._wirings: dict[int, Wiring] = {}
-        self.compiled = compiled() and self.activations.device.type == "cpu"
+        self.compiled = compiled() and self.device.type == "cpu"
 
     def relative_to(self, means: Means) -> None:
         """Sets the means that activations are relative to."""
-        device = self.activations.device
+        device = self.device
         sums = means.sums if isinstance(means, Means) else ()
         self._means = {index: means[index].to(device) for index in sums}
-        if not isinstance(means, Means) or self._means.keys() != self.activations.read:
+        if not isinstance(means, Means) or self._means.keys() != self.units.rules.keys():
             raise OptionError(
                 "option-means", "Means must be those of this network", got="other layers",
                 cure="Take Paths.means or mean_activations of it.",
             )  # fmt: skip
-        for layer in self.activations.ruled():
-            units, fan_in, weight = len(self._means[layer.sources[0]]), len(layer.sources), None
-            if isinstance(layer, Linear):
-                weight = self.graph.weight(layer).detach()
-                weight = weight if weight.dtype == torch.float64 else weight.float()
-                units, fan_in = weight.shape
-                self._weights[layer.index] = weight.double()
-            self._wirings[layer.index] = Wiring(weight, units, fan_in, layer.index, device)
+        for index, rule in self.units.rules.items():
+            weight = weight_of(self.graph, self.graph.layers[index], rule)
+            self._weights[index] = None if weight is None else weight.double()
+            whole = None if rule.groups > 1 else weight
+            self._wirings[index] = Wiring(whole, rule.units, rule.fan_in, index, device)
 
-    def signatures(self, values: Values, threads: int = 1) -> tuple[torch.Tensor, Active]:
-        """Signature of each sample's path ``(batch, 2)`` int64, and the neurons on it.
+    def signatures(self, values: Values, threads: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        """Signature of each sample's path ``(batch, 2)`` int64, and the units on it.
 
         Args:
             values: Of ``activations.of``.
             threads: For the compiled kernel to use at most.
-        """
-        signature = torch.zeros(len(values[self.graph.output]), 2, dtype=torch.int64)
-        signature = signature.to(self.activations.device)
 
-        def visit(layer: Layer, active: Active) -> None:
+        Returns:
+            The signatures, and ``(batch, units)`` bool; ``units`` says whose they are.
+        """
+        signature = torch.zeros(len(values[-1]), 2, dtype=torch.int64)
+        signature = signature.to(self.device)
+
+        def visit(layer: Layer, rule: Rule, active: torch.Tensor) -> None:
             wiring = self._wirings[layer.index]
-            for kept in self._kept(layer, values, active):
+            if self.compiled and wiring.weight is not None:
+                source = active.new_zeros(len(active), rule.fan_in)
+                finite = wiring.fold(
+                    values[layer.index], self._means[layer.index],
+                    active[:, self.units.places(layer.index)], source, signature,
+                    gamma=self.gamma, absolute=self.absolute, threads=threads,
+                )  # fmt: skip
+                if not finite:
+                    raise _not_finite(layer)
+                _activate(active, source, rule.predecessor)
+                return
+            for kept in self._kept(layer, rule, values, active):
                 signature.index_add_(0, kept.sample, wiring.keys(kept.unit, kept.synapse))
 
-        if not self.compiled:
-            return signature, self._walk(values, visit)
+        return signature, self._walk(values, visit)
 
-        def visit_quickly(layer: Layer, active: Active) -> None:
-            if not isinstance(layer, Linear):
-                visit(layer, active)
-                return
-            source = layer.sources[0]
-            finite = self._wirings[layer.index].fold(
-                values[source], self._means[source], active[layer.index],
-                _neurons(active, source, values), signature,
-                gamma=self.gamma, absolute=self.absolute, threads=threads,
-            )  # fmt: skip
-            if not finite:
-                raise _not_finite(layer)
+    @property
+    def layers(self) -> list[tuple[str, tuple[slice, ...]]]:
+        """The layers of neurons by name, and where each use of them is among all units.
 
-        return signature, self._walk(values, visit_quickly)
+        The input comes first; of layers that share their weights, the first one has the name.
+        """
+        steps: dict[str, list[int]] = {self.graph.layers[0].name: [0]}
+        for index, name in self.graph.owner.items():
+            steps.setdefault(name, []).append(index)
+        return [
+            (name, tuple(self.units.places(step) for step in own)) for name, own in steps.items()
+        ]
 
     def synapses(self, values: Values) -> list[tuple[Layer, Kept]]:
         """The kept synapses of each layer, from the output to the input."""
         found: list[tuple[Layer, Kept]] = []
 
-        def visit(layer: Layer, active: Active) -> None:
-            parts = zip(*self._kept(layer, values, active), strict=True)
+        def visit(layer: Layer, rule: Rule, active: torch.Tensor) -> None:
+            parts = zip(*self._kept(layer, rule, values, active), strict=True)
             found.append((layer, Kept(*(torch.cat(column) for column in parts))))
 
         self._walk(values, visit)
         return found
 
-    def _walk(self, values: Values, visit: Callable[[Layer, Active], None]) -> Active:
-        """From the output neuron to the input: visits layers whose active neurons have synapses.
+    def _walk(
+        self, values: Values, visit: Callable[[Layer, Rule, torch.Tensor], None]
+    ) -> torch.Tensor:
+        """From the output neuron to the input: visits the layers that have synapses.
 
-        A visit makes the sources of the kept synapses active.
+        A visit makes the units active that the kept synapses come from.
+
+        Returns:
+            ``(batch, units)`` bool: which are active.
         """
-        out = values[self.graph.output]
-        active = {self.graph.output: nn.functional.one_hot(out.argmax(1), out.shape[1]).bool()}
-        for layer in reversed(self.graph.layers):
-            if layer.index not in active or not layer.sources:
-                continue
-            if isinstance(layer, Elementwise):  # the same neurons
-                source = layer.sources[0]
-                same = active[layer.index]
-                active[source] = active[source] | same if source in active else same.clone()
-            else:
-                visit(layer, active)
-        return active
+        out = values[-1]  # (batch, outputs)
+        outputs = self.units.of[self.graph.output].reshape(-1).to(out.device)
+        active = torch.zeros(len(out), self.units.total + 1, dtype=torch.bool, device=out.device)
+        active[torch.arange(len(out), device=out.device), outputs[out.argmax(1)]] = True
+        for index, rule in reversed(self.units.rules.items()):
+            visit(self.graph.layers[index], rule, active)
+        return active[:, :-1]  # the last one stands for constants
 
-    def _kept(self, layer: Layer, values: Values, active: Active) -> Iterator[Kept]:
+    def _kept(
+        self, layer: Layer, rule: Rule, values: Values, active: torch.Tensor
+    ) -> Iterator[Kept]:
         """Kept synapses of the active neurons, a bounded number of contributions at a time."""
-        relative = {s: (values[s] - self._means[s]).float() for s in layer.sources}
-        for source in layer.sources:
-            _neurons(active, source, values)
-        sample, unit = active[layer.index].nonzero(as_tuple=True)
-        chunk = _CHUNK if self.activations.device.type == "cpu" else _CHUNK_ON_DEVICE
+        relative = (values[layer.index] - self._means[layer.index]).float()
+        weight = self._weights[layer.index]
+        sample, unit = active[:, self.units.places(layer.index)].nonzero(as_tuple=True)
+        chunk = _CHUNK if self.device.type == "cpu" else _CHUNK_ON_DEVICE
+        taps = 1 if weight is None else weight.shape[1]
         for rows in torch.arange(len(sample), device=sample.device).split(
-            max(1, chunk // self._wirings[layer.index].fan_in)
+            max(1, chunk // (rule.fan_in * taps))
         ):
-            c = contributions(layer, self._weights, relative, sample[rows], unit[rows])
+            c = rule.contributions(weight, relative, sample[rows], unit[rows])
             _require_finite(layer, c)
             neuron, synapse = keep_prefix(c, self.gamma, absolute=self.absolute).nonzero(
                 as_tuple=True
             )
             kept = Kept(sample[rows][neuron], unit[rows][neuron], synapse)
-            origin, predecessor = predecessors(layer, kept.unit, kept.synapse)
-            for position, source in enumerate(layer.sources):
-                here = origin == position
-                active[source][kept.sample[here], predecessor[here]] = True
+            active[kept.sample, rule.sources(kept.unit, kept.synapse)] = True
             yield kept
 
 
-def _neurons(active: Active, layer: int, values: Values) -> torch.Tensor:
-    """Which neurons of a layer are active, none yet unless another reader made some."""
-    if layer not in active:
-        value = values[layer]
-        active[layer] = torch.zeros(value.shape, dtype=torch.bool, device=value.device)
-    return active[layer]
+def _activate(active: torch.Tensor, source: torch.Tensor, units: torch.Tensor) -> None:
+    """Makes units active where synapses come from, ``(batch, fan_in)``, in place."""
+    first = int(units[0])
+    if torch.equal(units, torch.arange(first, first + len(units))):
+        active[:, first : first + len(units)] |= source
+    else:  # some may be the same
+        sample, synapse = source.nonzero(as_tuple=True)
+        active[sample, units[synapse]] = True
 
 
 def _require_finite(layer: Layer, c: torch.Tensor) -> None:

@@ -16,7 +16,20 @@ from torch.nn.utils import parametrize
 from fairneuron.checks import require_module
 from fairneuron.errors import FairNeuronError, ModelError
 from fairneuron.forward import evaluation, first_line
-from fairneuron.graph import Elementwise, Graph, Input, Layer, Linear, Sum
+from fairneuron.graph import (
+    Convolution,
+    Elementwise,
+    Graph,
+    Heads,
+    Input,
+    Layer,
+    Layout,
+    Linear,
+    Lookup,
+    Opaque,
+    Sum,
+)
+from fairneuron.unfolding import Tracer
 
 _ACTIVATIONS = tuple(
     getattr(nn, name)
@@ -25,19 +38,39 @@ _ACTIVATIONS = tuple(
         "LogSigmoid Hardsigmoid Tanh Hardtanh Hardswish Tanhshrink Hardshrink Softshrink Threshold"
     ).split()
 )
-_SAME_NEURONS = (
-    *(nn.Identity, nn.Flatten, nn.BatchNorm1d),
-    *(nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout),
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+_SAME = (
+    *(nn.Identity, nn.modules.dropout._DropoutNd, *_NORMS),
+    *(nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm),
 )
+_LAYOUTS = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
+_POOLS = (
+    *(nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd),
+    *(nn.modules.pooling._AdaptiveMaxPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd),
+)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ACTIVATION_NAMES = (
     "relu relu_ relu6 leaky_relu elu celu selu gelu silu mish softplus softsign sigmoid logsigmoid "
     "hardsigmoid tanh hardtanh hardswish tanhshrink hardshrink softshrink threshold abs square"
 ).split()
-_SAME_NEURON_NAMES = (
-    "dropout alpha_dropout flatten squeeze unsqueeze reshape view contiguous clone "
-    "float double half bfloat16 to"
+_SAME_NAMES = (
+    "dropout alpha_dropout feature_dropout feature_alpha_dropout dropout1d dropout2d dropout3d "
+    "contiguous clone float double half bfloat16 long int to layer_norm group_norm rms_norm"
 ).split()
 _VIEWS = ("view", "reshape", "flatten", "squeeze", "unsqueeze")
+_LAYOUT_NAMES = (
+    *_VIEWS,
+    *(
+        "permute transpose movedim swapaxes t unflatten expand expand_as repeat chunk split unbind "
+        "getitem select narrow cat concat concatenate stack index_select flip roll pixel_shuffle "
+        "channel_shuffle"
+    ).split(),
+)
+_POOL_NAMES = (
+    "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_max_pool1d "
+    "adaptive_max_pool2d adaptive_max_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
+    "adaptive_avg_pool3d mean sum amax"
+).split()
 _ARITHMETIC = {
     "add": 1,
     "sub": -1,
@@ -54,12 +87,11 @@ def trace(model: nn.Module) -> Graph:
     """Finds the layers of a network.
 
     Args:
-        model: Any module made of linear layers, elementwise activations, dropout, batch norm and
-            additions. It is not changed.
+        model: Any module; steps of no known kind are ``Opaque``. It is not changed.
 
     Raises:
         ModelError: ``model-untraceable`` if its forward depends on values, ``model-unsupported``
-            for other layers.
+            for steps that look at the batch or are random in eval mode.
     """
     require_module(model)
     if model._forward_hooks or model._forward_pre_hooks:
@@ -72,7 +104,7 @@ def trace(model: nn.Module) -> Graph:
     try:
         # functional dropout is traced as it is in eval mode: absent
         with evaluation(model), _attributes_kept(model):
-            graph = fx.Tracer().trace(model, _defaults(model))
+            graph = Tracer().trace(model, _defaults(model))
             _simplify(model, graph)
             module = fx.GraphModule(model, graph)  # with the constants that tracing left
         builder = _Builder(module)
@@ -160,14 +192,13 @@ def _in_place(model: nn.Module, node: fx.Node) -> bool:
 def _unsupported(name: str, kind: str) -> ModelError:
     return ModelError(
         "model-unsupported",
-        "To be traced and repaired, layers must be Linear, activations, Dropout, BatchNorm1d or "
-        "residual additions",
+        "In eval mode a step must be a function of each row alone, and overwrite no view",
         got=f"{kind} at {name!r}",
-        cure="Other layers have no slicing rule yet; audit takes any model.",
+        cure="Normalise by stored statistics; switch dropout off if not self.training.",
     )
 
 
-def _require_own_weight(module: nn.Linear, name: str) -> None:
+def _require_own_weight(module: nn.Module, name: str) -> None:
     """The weight must be a parameter, or computed from some; hooks that set it leave copies old."""
     own = "weight" in module._parameters or "weight" in module._buffers
     if not own and not parametrize.is_parametrized(module, "weight"):
@@ -184,6 +215,33 @@ def _active(node: fx.Node) -> bool:
     """Whether a functional dropout drops even in eval mode."""
     given = dict(zip(("input", "p", "training"), node.args, strict=False)) | dict(node.kwargs)
     return bool(given.get("training", True)) and bool(given.get("p", 0.5))
+
+
+_FORWARDS = [kind.forward for kind in _CONVOLUTIONS]
+
+
+def _own(module: nn.Module, name: str) -> tuple[str, str | None]:
+    """Names of the weight and the bias."""
+    _require_own_weight(module, name)
+    return f"{name}.weight", f"{name}.bias" if module.bias is not None else None
+
+
+def _geometry(module: nn.Module) -> tuple[Any, ...]:
+    """The fields of a ``Convolution`` after its weights."""
+    both: Any = module._reversed_padding_repeated_twice
+    padding = tuple(zip(both[::2], both[1::2], strict=True))[::-1]
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    return module.stride, padding, module.dilation, module.groups, mode
+
+
+def _arguments(node: fx.Node, names: str) -> dict[str, Any]:
+    return dict(zip(names.split(), node.args, strict=False)) | dict(node.kwargs)
+
+
+def _require_row_alone(module: nn.Module, name: str) -> None:
+    """Refuses batch norm that looks at the batch in eval mode."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+        raise _unsupported(name, f"{type(module).__name__} without running statistics")
 
 
 class _Builder:
@@ -209,7 +267,7 @@ class _Builder:
                 )
             self.output = self.position[value]
             return
-        if node.op == "get_attr" or self._shape(node):
+        if node.op != "placeholder" and (not self._sources(node) or self._shape(node)):
             return  # a constant
         make = {"placeholder": self._input, "call_module": self._module}.get(
             node.op, self._function
@@ -222,9 +280,10 @@ class _Builder:
     def graph(self) -> Graph:
         graph = Graph(tuple(self.layers), self.output, self.module, tuple(self.nodes))
         last = graph.layers[self.output]
-        while isinstance(last, Elementwise) and not last.activation:
+        while isinstance(last, (Elementwise, Layout)) and not getattr(last, "activation", False):
             last = graph.layers[last.sources[0]]
-        if isinstance(last, Elementwise):
+        softmax = isinstance(last, Opaque) and last.kind.lower() == "softmax"
+        if isinstance(last, Elementwise) or softmax:
             raise ModelError(
                 "model-head",
                 "The model must return logits",
@@ -234,8 +293,8 @@ class _Builder:
         if not graph.hidden:
             raise ModelError(
                 "model-no-hidden",
-                "The network must have a hidden linear layer",
-                got=f"{len(graph.linear)} linear layers",
+                "The network must have a hidden layer of neurons with weights",
+                got=f"{len(graph.weighted)} linear or convolutional layers, all at the output",
                 cure="A linear model has no neurons to repair.",
             )
         return graph
@@ -243,10 +302,8 @@ class _Builder:
     def _shape(self, node: fx.Node) -> bool:
         """Whether a step only asks for a shape, as in ``x.view(x.size(0), -1)``."""
         name = _name(node)
-        known = ("shape", "device", "dtype")
-        asked = name == "size" or (name == "getattr" and node.args[1] in known)
-        part = name == "getitem" and isinstance(node.args[0], fx.Node)
-        return asked or (part and node.args[0] not in self.position)
+        known = ("shape", "device", "dtype", "ndim")
+        return name in ("size", "dim") or (name == "getattr" and node.args[1] in known)
 
     def _input(self, node: fx.Node, index: int) -> Layer:
         if index > 0:
@@ -259,50 +316,70 @@ class _Builder:
         return Input(str(node.target), index, ())
 
     def _module(self, node: fx.Node, index: int) -> Layer:
-        name = str(node.target)
+        name, sources = str(node.target), self._sources(node)
         module = self.module.get_submodule(name)
-        sources = self._sources(node)
+        _require_row_alone(module, name)
         if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
-            _require_own_weight(module, name)
-            bias = f"{name}.bias" if module.bias is not None else None
-            return Linear(name, index, sources, f"{name}.weight", bias)
-        if isinstance(module, _ACTIVATIONS):
-            return Elementwise(name, index, sources, activation=True)
-        if isinstance(module, nn.BatchNorm1d) and module.running_mean is None:
-            raise _unsupported(name, "BatchNorm1d without running statistics")
-        if isinstance(module, _SAME_NEURONS):
-            return Elementwise(name, index, sources)
-        raise _unsupported(name, type(module).__name__)
+            return Linear(name, index, sources, *_own(module, name))
+        if isinstance(module, _CONVOLUTIONS) and type(module).forward in _FORWARDS:
+            return Convolution(name, index, sources, *_own(module, name), *_geometry(module))
+        if isinstance(module, nn.Embedding):
+            return Lookup(name, index, sources, f"{name}.weight")
+        if isinstance(module, (*_ACTIVATIONS, *_SAME)):
+            activation = isinstance(module, _ACTIVATIONS)
+            return Elementwise(name, index, sources, activation=activation)
+        if isinstance(module, (*_LAYOUTS, *_POOLS)):
+            return Layout(name, index, sources, pools=isinstance(module, _POOLS))
+        return Opaque(name, index, sources, type(module).__name__)
 
     def _function(self, node: fx.Node, index: int) -> Layer:
-        name = _name(node)
-        sources = self._sources(node)
-        if node.target is functional.linear:
-            arguments = dict(zip(("input", "weight", "bias"), node.args, strict=False)) | dict(
-                node.kwargs
-            )
-            weight, bias = arguments["weight"], arguments.get("bias")
-            if isinstance(weight, fx.Node) and weight.op == "get_attr":
-                return Linear(
-                    str(weight.target), index, sources, str(weight.target),
-                    str(bias.target) if isinstance(bias, fx.Node) else None,
-                )  # fmt: skip
-        elif name in _ACTIVATION_NAMES:
-            return Elementwise(node.name, index, sources, activation=True)
-        elif name == "dropout" and _active(node):
+        name, sources = _name(node), self._sources(node)
+        if "dropout" in name and _active(node):
             raise _unsupported(node.name, "dropout that is active in eval mode")
-        elif name in _SAME_NEURON_NAMES:
+        if name in (*_ACTIVATION_NAMES, *_SAME_NAMES) and len(sources) == 1:
+            activation = name in _ACTIVATION_NAMES
+            return Elementwise(node.name, index, sources, activation=activation)
+        if name in (*_LAYOUT_NAMES, *_POOL_NAMES):
+            return Layout(node.name, index, sources, pools=name in _POOL_NAMES)
+        layer = (
+            self._linear_call(node, index)
+            or self._attention_call(node, index)
+            or self._arithmetic(node, index)
+        )
+        return layer or Opaque(node.name, index, sources, name)
+
+    def _linear_call(self, node: fx.Node, index: int) -> Layer | None:
+        given = _arguments(node, "input weight bias")
+        weight, bias = given.get("weight"), given.get("bias")
+        if node.target is not functional.linear or not isinstance(weight, fx.Node):
+            return None
+        if weight.op != "get_attr":
+            return None
+        name = str(weight.target)
+        bias_name = str(bias.target) if isinstance(bias, fx.Node) else None
+        return Linear(name, index, self._sources(node), name, bias_name)
+
+    def _attention_call(self, node: fx.Node, index: int) -> Layer | None:
+        given = _arguments(node, "query key value attn_mask dropout_p is_causal scale enable_gqa")
+        sources = self._sources(node)
+        plain = not any(given.get(name) for name in ("dropout_p", "enable_gqa"))
+        alone = given.get("attn_mask") is None and len(sources) == 3
+        if node.target is not functional.scaled_dot_product_attention or not (plain and alone):
+            return None
+        return Heads(node.name, index, sources, bool(given.get("is_causal")), given.get("scale"))
+
+    def _arithmetic(self, node: fx.Node, index: int) -> Layer | None:
+        name, sources = _name(node), self._sources(node)
+        if name not in _ARITHMETIC:
+            return None
+        if len(sources) == 1:  # the other operand is a constant
             return Elementwise(node.name, index, sources)
-        elif name in _ARITHMETIC:
-            sign = _ARITHMETIC[name]
-            if len(sources) == 1:  # the other operand is a constant
-                return Elementwise(node.name, index, sources)
-            if sign is not None and not node.kwargs:
-                return Sum(node.name, index, sources, (1, sign))
-        raise _unsupported(node.name, name)
+        sign = _ARITHMETIC[name]
+        if sign is None or node.kwargs or len(node.args) != 2:
+            return None
+        return Sum(node.name, index, sources, (1, sign))
 
     def _sources(self, node: fx.Node) -> tuple[int, ...]:
-        operands = [*node.args, *node.kwargs.values()]
-        return tuple(
-            self.position[n] for n in operands if isinstance(n, fx.Node) and n in self.position
-        )
+        operands: list[fx.Node] = []  # x + x reads x twice; all_input_nodes has it once
+        fx.map_arg((node.args, node.kwargs), operands.append)
+        return tuple(self.position[n] for n in operands if n in self.position)

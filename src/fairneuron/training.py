@@ -21,9 +21,9 @@ from fairneuron.adam import Adam
 from fairneuron.checks import check_model, require_table
 from fairneuron.data.dataset import Dataset, Floats, Mask
 from fairneuron.errors import DataError, ModelError, require_range
-from fairneuron.forward import evaluation, logits, one_thread, placed
+from fairneuron.forward import evaluation, logits, one_thread, placed, rows_at_once
 from fairneuron.graph import DROPOUT
-from fairneuron.models import Penalty, TaskLoss, mlp, positive_score, task_loss
+from fairneuron.models import Penalty, Scores, TaskLoss, mlp, task_loss
 from fairneuron.settings import Schedule
 from fairneuron.terms import ClassWeight, Loss, MakeOptimiser, Terms, class_weighted
 
@@ -145,7 +145,8 @@ def loss_of(model: nn.Module, data: Dataset, task: TaskLoss = task_loss) -> floa
     """Mean task loss in eval mode, by weight."""
     device = next(model.parameters()).device
     with evaluation(model):
-        out = torch.cat([logits(model, x) for x in placed(model, data.x).split(8192)])
+        x = placed(model, data.x)
+        out = torch.cat([logits(model, part) for part in x.split(rows_at_once(x))])
         y = torch.from_numpy(data.y).to(device)
         return float(task(out, y, _column(model, data.relative_weight)))
 
@@ -366,7 +367,9 @@ class _Objective:
         loss = self.task(out, y, weight)
         if self.penalty is None:
             return loss
-        return loss + self.strength * self.penalty(positive_score(out), y, group, gap_weight)
+        return loss + self.strength * self.penalty(
+            Scores(out, y, out.ndim == 2), y, group, gap_weight
+        )
 
 
 class _Plateau:

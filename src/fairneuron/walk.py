@@ -17,7 +17,7 @@ from torch import nn
 
 from fairneuron.conflict import soft_gap
 from fairneuron.data.dataset import Dataset, Floats
-from fairneuron.forward import evaluation, logits, one_thread, placed
+from fairneuron.forward import evaluation, logits, one_thread, placed, rows_at_once
 from fairneuron.metrics.definitions import POSITIVE
 from fairneuron.models import positive_score
 
@@ -53,12 +53,14 @@ def gaps_between(
         network = mix(original, retrained, float(amount))
         with evaluation(network):
             x = placed(network, data.x)
-            out = torch.cat([logits(network, part) for part in x.split(8192)]).double().cpu()
+            parts = [logits(network, part) for part in x.split(rows_at_once(x))]
+            out = torch.cat(parts).double().cpu()
         if out.ndim == 2 and out.shape[1] > 2:
-            decided = out.argmax(1) == POSITIVE
+            decided = out.argmax(1)
         else:
-            decided = positive_score(out) >= threshold
-        gaps.append(float(soft_gap(decided.double(), y, group, criteria, weight)))
+            decided = (positive_score(out) >= threshold).long()
+        positive, true = (decided == POSITIVE).double(), (decided == y).double()
+        gaps.append(float(soft_gap(positive, y, group, criteria, weight, true=true)))
     return np.array(gaps)
 
 

@@ -29,7 +29,7 @@ from fairneuron.errors import require_known, require_range, require_whole
 from fairneuron.forward import evaluation, in_precision_of, placed
 from fairneuron.graph import Graph, Input
 from fairneuron.limits import DEFAULT_LIMIT, Limit
-from fairneuron.models import weighted_mean
+from fairneuron.models import Scores, weighted_mean
 from fairneuron.settings import Schedule
 from fairneuron.terms import Loss, MakeOptimiser, Terms
 from fairneuron.tracing import trace
@@ -255,7 +255,7 @@ class Adversary(nn.Module):
 
     def penalty(
         self,
-        _scores: torch.Tensor,
+        _scores: Scores,
         y: torch.Tensor,
         group: torch.Tensor,
         weight: torch.Tensor | None,

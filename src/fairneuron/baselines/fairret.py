@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 
 from fairneuron.baselines.gradient import FineTuning
 from fairneuron.errors import OptionError
-from fairneuron.models import Penalty
+from fairneuron.models import Penalty, Scores
 
 STATISTICS = {
     "dp": ("PositiveRate",),
@@ -71,8 +71,9 @@ def fairret_penalty(criteria: Sequence[str]) -> Penalty:
     losses = [(name, NormLoss(getattr(statistics, name)())) for name in names]
 
     def penalty(
-        scores: torch.Tensor, y: torch.Tensor, group: torch.Tensor, weight: torch.Tensor | None
+        batch: Scores, y: torch.Tensor, group: torch.Tensor, weight: torch.Tensor | None
     ) -> torch.Tensor:
+        scores = batch.positive
         member = one_hot(group).to(scores)  # (n, groups)
         if weight is not None:
             member = member * weight[:, None]

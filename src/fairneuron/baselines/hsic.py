@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot
 from fairneuron.baselines.gradient import FineTuning
 from fairneuron.errors import require_range
 from fairneuron.limits import DEFAULT_LIMIT, Limit
-from fairneuron.models import Penalty
+from fairneuron.models import Penalty, Scores
 from fairneuron.settings import Schedule
 from fairneuron.terms import Loss, MakeOptimiser
 
@@ -71,13 +71,17 @@ def hsic_penalty(criteria: Sequence[str], bandwidth: float = BANDWIDTH) -> Penal
     """
 
     def penalty(
-        scores: torch.Tensor, y: torch.Tensor, group: torch.Tensor, weight: torch.Tensor | None
+        scores: Scores, y: torch.Tensor, group: torch.Tensor, weight: torch.Tensor | None
     ) -> torch.Tensor:
+        positive = scores.positive
         parts = {"dp": [torch.ones_like(y, dtype=torch.bool)], "eo": [y == 1]}
         parts["eodds"] = [y == 1, y != 1]
         terms = [
             hsic(
-                scores[..., rows], group[rows], None if weight is None else weight[rows], bandwidth
+                positive[..., rows],
+                group[rows],
+                None if weight is None else weight[rows],
+                bandwidth,
             )
             for criterion in criteria
             for rows in parts[criterion]

@@ -127,13 +127,17 @@ class _Neurons:
 
     def scores(self, x: torch.Tensor, kept: Mask) -> Scores:
         """P(y = 1) ``(n,)`` where only some neurons ``(total,)`` give what they give."""
-        masks = {
-            self.graph.activation_of(layer): torch.from_numpy(
-                kept[self.places(self.graph.owner[layer.index])]
-            ).to(x)
-            for layer in self.graph.hidden
-        }
-        recorder = Recorder(self.graph, lambda i, value: value * masks[i] if i in masks else None)
+        layers = {self.graph.activation_of(layer): layer for layer in self.graph.hidden}
+
+        def keep(index: int, value: torch.Tensor) -> torch.Tensor | None:
+            if index not in layers:
+                return None
+            layer, changed = layers[index], value.clone()
+            dropped = torch.from_numpy(~kept[self.places(self.graph.owner[layer.index])])
+            layer.by_unit(changed)[:, dropped] = 0
+            return changed
+
+        recorder = Recorder(self.graph, keep)
         with evaluation(self.graph.module):
             return positive_score(logits(recorder.run, x)).double().cpu().numpy()
 

@@ -55,7 +55,7 @@ class Tuned(ABC):
     needs_sensitive = False
 
     def __init__(self, limit: Limit = DEFAULT_LIMIT) -> None:
-        self.limit = check_limit(limit)
+        self.limit = check_limit(limit, classes=False)
 
     @property
     def criteria(self) -> tuple[str, ...]:

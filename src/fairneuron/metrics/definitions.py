@@ -178,6 +178,7 @@ class Metric:
         between_groups: Whether it compares groups, so that it has a noise floor.
         undefined: Why it can be undefined.
         worst_group: Whether it is that of the worst group.
+        between_classes: Whether it compares classes, whatever the groups.
     """
 
     title: str
@@ -187,6 +188,7 @@ class Metric:
     between_groups: bool = False
     undefined: str = NO_GROUP_RATE
     worst_group: bool = False
+    between_classes: bool = False
 
     @property
     def groupwise(self) -> bool:
@@ -233,8 +235,18 @@ METRICS: dict[str, Metric] = {
         between_groups=True,
         undefined="no scores were given",
     ),
-    "cv": Metric("variance of class accuracies", cv, undefined="a class without samples"),
-    "mcd": Metric("largest class accuracy difference", mcd, undefined="a class without samples"),
+    "cv": Metric(
+        "variance of class accuracies",
+        cv,
+        undefined="a class without samples",
+        between_classes=True,
+    ),
+    "mcd": Metric(
+        "largest class accuracy difference",
+        mcd,
+        undefined="a class without samples",
+        between_classes=True,
+    ),
 }
 
 

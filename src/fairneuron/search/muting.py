@@ -29,8 +29,9 @@ class OnPath:
 
     Attributes:
         samples: ``(k,)`` positions of the samples in their data, ascending.
-        bits: Hidden activation, by its position in the traced network, to ``(k, ⌈units / 8⌉)``.
-        units: Its neurons, likewise.
+        bits: Hidden activation, by its position in the traced network, to ``(k, ⌈values / 8⌉)``:
+            whether the neuron of each of its values is on the path.
+        units: Its values, likewise.
     """
 
     samples: Ints
@@ -75,7 +76,7 @@ def neurons_on_paths(
     for values in slicer.activations.of(batches) if len(samples) else ():
         _, active = slicer.signatures(values)
         for index in activations:
-            on = active[index]  # (batch, units) bool
+            on = active[:, slicer.units.of[index].reshape(-1)]  # (batch, values) bool
             units[index] = on.shape[1]
             parts.setdefault(index, []).append(np.packbits(on.cpu().numpy(), axis=1))
     return OnPath(samples, {index: np.concatenate(part) for index, part in parts.items()}, units)

@@ -20,7 +20,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from fairneuron.data.dataset import Dataset, Floats, Mask
 from fairneuron.errors import ModelError
 from fairneuron.forward import logits, one_thread, placed, tensors_of
-from fairneuron.models import Penalty, weighted_mean
+from fairneuron.models import Penalty, Scores, weighted_mean
 from fairneuron.search.muting import OnPath, with_muting
 from fairneuron.search.stack import ALIGNED, Stack
 from fairneuron.search.steps import Noise, Step, Steps, dropout_layers, with_fillers, with_noise
@@ -345,7 +345,7 @@ class _Together:
         if self.penalty is None:
             return losses
         n = step.counts[0]  # the same for all, where there is a penalty
-        scores = (out.sigmoid() if out.ndim == 2 else out.softmax(-1)[..., 1])[:, :n]
+        scores = Scores(out, y, out.ndim == 3, n)
         weights = None if gap_weight is None else gap_weight[:n]
         return losses + self.strengths * self.penalty(scores, y[:n], group[:n], weights)
 

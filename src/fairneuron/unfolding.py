@@ -1,0 +1,88 @@
+"""Tracing into torch's own attention layers, which ``torch.fx`` takes for single steps.
+
+They are written out as the linear layers, heads and additions that they are made of (Vaswani et
+al. 2017, section 3), so that their parts have slicing rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx, nn
+from torch.nn import functional
+
+
+class Tracer(fx.Tracer):
+    """Traces into attention and transformer layers that read one sequence, without masks."""
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Writes a layer out if it can be, else records it as a step."""
+        unfold = _UNFOLDED.get(type(m))
+        if unfold is not None and (unfolded := unfold(m, *args, **kwargs)) is not None:
+            return unfolded
+        return super().call_module(m, forward, args, kwargs)
+
+
+def _attention(
+    m: nn.MultiheadAttention, query: Any, key: Any, value: Any, *masks: Any, **options: Any
+) -> tuple[Any, None] | None:
+    """Self-attention; the weights that the module would return beside it are left out."""
+    options.pop("need_weights", None)
+    options.pop("average_attn_weights", None)
+    one = query is key and key is value
+    plain = m.in_proj_weight is not None and m.bias_k is None and not m.add_zero_attn
+    if not (one and plain and m.batch_first) or any(o is not None for o in options.values()):
+        return None
+    if any(mask is not None for mask in masks[:1]):
+        return None
+    both = functional.linear(query, m.in_proj_weight, m.in_proj_bias)
+    q, k, v = (
+        both.chunk(3, -1)[i].unflatten(-1, (m.num_heads, m.head_dim)).transpose(1, 2)
+        for i in range(3)
+    )
+    heads = functional.scaled_dot_product_attention(q, k, v)
+    joined = heads.transpose(1, 2).flatten(2)
+    return functional.linear(joined, m.out_proj.weight, m.out_proj.bias), None
+
+
+def _encoder_layer(m: nn.TransformerEncoderLayer, src: Any, *masks: Any, **options: Any) -> Any:
+    if _masked(masks, options):
+        return None
+
+    def attend(x: Any) -> Any:
+        return m.dropout1(m.self_attn(x, x, x, need_weights=False)[0])
+
+    def feed(x: Any) -> Any:
+        return m.dropout2(m.linear2(m.dropout(m.activation(m.linear1(x)))))
+
+    if m.norm_first:
+        x = src + attend(m.norm1(src))
+        return x + feed(m.norm2(x))
+    x = m.norm1(src + attend(src))
+    return m.norm2(x + feed(x))
+
+
+def _encoder(m: nn.TransformerEncoder, src: Any, *masks: Any, **options: Any) -> Any:
+    if _masked(masks, options):
+        return None
+    for layer in m.layers:
+        src = layer(src)
+    return src if m.norm is None else m.norm(src)
+
+
+def _masked(masks: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    return any(given is not None and given is not False for given in (*masks, *options.values()))
+
+
+_UNFOLDED: dict[type[nn.Module], Callable[..., Any]] = {
+    nn.MultiheadAttention: _attention,
+    nn.TransformerEncoderLayer: _encoder_layer,
+    nn.TransformerEncoder: _encoder,
+}

@@ -1,0 +1,521 @@
+"""Units, and what contributes to their values: the slicing rule of each kind of layer.
+
+A unit is what a path goes through: a feature of a linear layer, a channel of a convolution, a head
+of attention, a value of the input. It may stand at many positions (places of an image, tokens);
+contributions are summed over them, as Gao et al. (section 3.2) sum nothing but the one value that a
+neuron of a fully connected layer has.
+
+Which unit each value of a network belongs to is found by running the steps that move values on the
+numbers of the units in their place, so that no layout has to be understood. Steps that change
+values by themselves pass the numbers on; norms count among them, with their statistics held fixed,
+and so does attention, with its pattern held fixed.
+
+A rule reads the values that go into a layer, summed over positions. All readings are linear in
+these values, so those relative to the means of readings are those of relative activations. Written
+``c`` for the contributions to a unit of value ``v``, ``Σ c = v`` for every rule: the sum over
+positions of its values, minus the mean of that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import fx
+from torch.nn import functional
+
+from fairneuron.errors import FairNeuronError, ModelError
+from fairneuron.forward import evaluation, placed
+from fairneuron.graph import (
+    Convolution,
+    Elementwise,
+    Graph,
+    Heads,
+    Input,
+    Layer,
+    Layout,
+    Linear,
+    Lookup,
+    Opaque,
+    Recorder,
+    Sum,
+    Weighted,
+)
+
+Array = np.ndarray[Any, Any]
+CONSTANT = -1  # the number of a value that no unit changes
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """What contributes to the units of a layer.
+
+    Attributes:
+        units: How many units the layer has.
+        predecessor: ``(fan_in,)``, or ``(units, fan_in)`` where units have others: the numbers of
+            the units that contribute. ``Units.total`` stands for none.
+        read: Maps the values that the layer reads, ``(n, …)`` each, to
+            ``(n, units, fan_in)``: contributions, but for their means; or, of layers with weights,
+            to ``(n, taps, channels)``, which the weights make contributions of.
+        arrange: Makes ``(units, taps, fan_in)`` of the weights; None of layers without.
+        groups: Into how many parts units and channels are divided.
+    """
+
+    units: int
+    predecessor: torch.Tensor
+    read: Callable[[list[torch.Tensor]], torch.Tensor]
+    arrange: Callable[[torch.Tensor], torch.Tensor] | None = None
+    groups: int = 1
+
+    @property
+    def fan_in(self) -> int:
+        """Synapses of each unit."""
+        return self.predecessor.shape[-1]
+
+    def contributions(
+        self,
+        weight: torch.Tensor | None,
+        relative: torch.Tensor,
+        sample: torch.Tensor,
+        unit: torch.Tensor,
+    ) -> torch.Tensor:
+        """Contribution of each synapse of some units of some samples.
+
+        Args:
+            weight: ``(units, taps, fan_in)`` float64 of layers with weights.
+            relative: What ``read`` gives, relative to the means, float32.
+            sample: ``(rows,)``.
+            unit: ``(rows,)``.
+
+        Returns:
+            ``(rows, fan_in)`` float64.
+        """
+        if weight is None:
+            return relative[sample, unit].double()
+        taps = relative.unflatten(-1, (self.groups, -1))  # (n, taps, groups, fan_in)
+        part = taps[sample, :, unit // (self.units // self.groups)]  # (rows, taps, fan_in)
+        own = weight[unit]
+        c = own[:, 0] * part[:, 0]
+        for tap in range(1, own.shape[1]):
+            c += own[:, tap] * part[:, tap]
+        return c
+
+    def sources(self, unit: torch.Tensor, synapse: torch.Tensor) -> torch.Tensor:
+        """The numbers of the units that synapses come from, ``(k,)``."""
+        table = self.predecessor
+        return table[synapse] if table.ndim == 1 else table[unit, synapse]
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """The units of a network, numbered.
+
+    Attributes:
+        first: Layer, by its position, to the number of its first unit.
+        rules: Layer to its rule, in the order of their computation.
+        of: Layer to the unit of each of its values, of the shape of a sample's value.
+        total: How many units there are.
+    """
+
+    first: dict[int, int]
+    rules: dict[int, Rule]
+    of: dict[int, torch.Tensor] = field(repr=False)
+    total: int
+
+    def places(self, layer: int) -> slice:
+        """Where a layer's units are among all."""
+        later = [first for first in self.first.values() if first > self.first[layer]]
+        return slice(self.first[layer], min(later, default=self.total))
+
+    def layer_of(self, unit: int) -> int:
+        """Whose a unit is."""
+        return max((first, layer) for layer, first in self.first.items() if first <= unit)[1]
+
+
+def find_units(graph: Graph, example: torch.Tensor) -> Units:
+    """Finds the units of a network.
+
+    The units of the input are the finest that every layer that reads it can tell apart: its values;
+    or its channels, or its last axis; or all of it.
+
+    Args:
+        graph: The network's.
+        example: ``(n, …)`` samples that it can read.
+
+    Raises:
+        ModelError: ``model-unsupported`` for a step without a rule.
+    """
+    for layer in graph.layers:
+        if isinstance(layer, Opaque):
+            raise _no_rule(layer, layer.kind)
+    some = example[:1] if len(example) else example.new_zeros(1, *example.shape[1:])
+    x = placed(graph.module, torch.cat([some, some]))  # two, as a batch of one may be squeezed
+    refusal: FairNeuronError | None = None
+    with evaluation(graph.module):
+        for numbers in _numberings(x[:1]):
+            finder = _Finder(graph, numbers.expand(x.shape))
+            try:
+                finder.run(x)
+            except ModelError as error:
+                refusal = refusal or error
+            else:
+                return finder.found()
+    assert refusal is not None  # noqa: S101  # there is a numbering
+    raise refusal
+
+
+def _no_rule(layer: Layer, kind: str) -> ModelError:
+    return ModelError(
+        "model-unsupported",
+        "To be sliced, each step must have a rule: linear layers, convolutions, embeddings, "
+        "attention without masks, additions, activations, norms, pooling, reshaping",
+        got=f"{kind} at {layer.name!r}",
+        cure='contribution="gradient" takes any network that can be differentiated.',
+    )
+
+
+def _numberings(x: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Numbers of the units of an input ``(1, …)``, the finest first."""
+    shape = x.shape[1:]
+    yield torch.arange(max(1, math.prod(shape)), dtype=torch.float64).reshape(1, *shape)
+    for axis in (1, x.ndim - 1) if x.ndim > 2 else ():
+        along = torch.arange(x.shape[axis], dtype=torch.float64)
+        yield along.reshape([-1 if a == axis else 1 for a in range(x.ndim)]).expand(x.shape)
+    yield torch.zeros(x.shape, dtype=torch.float64)
+
+
+class _Finder(Recorder):
+    """Runs a network on a few samples, and beside them on the numbers of units.
+
+    Args:
+        graph: The network's.
+        numbers: ``(n, …)`` of the units of the input.
+    """
+
+    def __init__(self, graph: Graph, numbers: torch.Tensor) -> None:
+        super().__init__(graph, lambda *_: None)
+        self._of_input = numbers
+        self._numbers: dict[fx.Node, Any] = {}
+        self._of: dict[int, torch.Tensor] = {}
+        self._first: dict[int, int] = {}
+        self._rules: dict[int, Rule] = {}
+        self._total = 0
+
+    def found(self) -> Units:
+        for rule in self._rules.values():
+            rule.predecessor[rule.predecessor == CONSTANT] = self._total
+        return Units(self._first, self._rules, self._of, self._total)
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Runs a step on values, then on the numbers of their units."""
+        value = super().run_node(n)
+        index = self._index.get(n.name)
+        if index is None:
+            self._numbers[n] = _constant(value)
+            return value
+        layer = self._graph.layers[index]
+        numbers = self._number(layer, n, value)
+        self._numbers[n] = numbers
+        if isinstance(numbers, torch.Tensor):
+            self._of[index] = numbers[0].long()
+        return value
+
+    def _number(self, layer: Layer, node: fx.Node, value: Any) -> Any:
+        if isinstance(layer, Input):
+            self._begin(layer, int(self._of_input.max()) + 1)
+            return self._of_input
+        if isinstance(layer, Layout):
+            return self._moved(layer, node)
+        sources = [self._of[s] for s in layer.sources]
+        if isinstance(layer, Elementwise):
+            if sources[0].shape != value.shape[1:]:
+                raise _no_rule(layer, "broadcasting")
+            return sources[0].double().expand(value.shape)
+        try:
+            rule, unit = rule_of(layer, self._graph, sources, value.shape[1:])
+        except _MixedUnitsError:
+            raise _no_rule(layer, "a layer that reads several units as one") from None
+        self._rules[layer.index] = rule
+        first = self._begin(layer, rule.units)
+        return (unit + first).double().expand(value.shape)
+
+    def _begin(self, layer: Layer, units: int) -> int:
+        first = self._first[layer.index] = self._total
+        self._total += units
+        return first
+
+    def _moved(self, layer: Layout, node: fx.Node) -> Any:
+        """The numbers after a step that moves or pools them."""
+        if not layer.pools:
+            return self._on_numbers(node, lambda numbers: numbers)
+        ones = self._on_numbers(node, torch.ones_like)
+        means = self._on_numbers(node, lambda n: n + 2) / ones  # of those pooled, all above 0
+        squares = self._on_numbers(node, lambda n: (n + 2) ** 2) / ones
+        least = -self._on_numbers(node, lambda numbers: -(numbers + 2)) / ones
+        numbers = means.round()
+        close = [
+            torch.allclose(a, b, rtol=1e-9)
+            for a, b in ((means, numbers), (least, numbers), (squares, numbers**2))
+        ]
+        if not all(close):
+            raise _no_rule(layer, "pooling over several units")
+        return numbers - 2
+
+    def _on_numbers(self, node: fx.Node, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+        values, given = self.env, {}
+        for source in node.all_input_nodes:
+            numbers = self._numbers[source]
+            floating = isinstance(numbers, torch.Tensor) and numbers.is_floating_point()
+            given[source] = change(numbers) if floating else numbers
+        self.env = given
+        try:
+            return self.run_step(node)
+        finally:
+            self.env = values
+
+
+def _constant(value: Any) -> Any:
+    """Numbers in the place of what does not depend on the input; places and sizes stay."""
+    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return torch.full(value.shape, float(CONSTANT), dtype=torch.float64) if floating else value
+
+
+class _MixedUnitsError(Exception):
+    """What a layer tells apart is finer or coarser than units."""
+
+
+def _by_column(numbers: torch.Tensor) -> torch.Tensor:
+    """The unit of each column of ``(positions, columns)``, which must be one at all positions.
+
+    Raises:
+        _MixedUnitsError: If it is not.
+    """
+    unit = numbers.amax(0)  # (columns,)
+    if not ((numbers == unit) | (numbers == CONSTANT)).all():
+        raise _MixedUnitsError
+    return unit
+
+
+# The rule of each kind of layer
+
+
+@singledispatch
+def rule_of(
+    layer: Layer, _graph: Graph, _sources: list[torch.Tensor], _shape: torch.Size
+) -> tuple[Rule, torch.Tensor]:
+    """The rule of a layer, and which of its units each of its values belongs to.
+
+    Args:
+        layer: The layer.
+        _graph: Its network's.
+        _sources: The numbers of the units of what it reads, of the shapes of a sample's values.
+        _shape: Of a sample's value.
+    """
+    raise NotImplementedError(type(layer))
+
+
+@rule_of.register
+def _(
+    layer: Linear, graph: Graph, sources: list[torch.Tensor], _: torch.Size
+) -> tuple[Rule, torch.Tensor]:
+    """Weight times relative activation; features of one unit (a flattened channel's) are added."""
+    units = len(graph.weight(layer))
+    feature = _by_column(sources[0].reshape(-1, sources[0].shape[-1]))  # (features,)
+    place, predecessor = _grouped(feature.numpy())  # (taps, fan_in), (fan_in,)
+    plain = len(place) == 1
+    index = torch.from_numpy(np.where(place < 0, len(feature), place))  # one more: a 0
+
+    def read(values: list[torch.Tensor]) -> torch.Tensor:
+        value = values[0]
+        if value.ndim > 2:
+            value = value.flatten(1, -2).sum(1)  # (n, features)
+        if plain:
+            return value[:, None]
+        return functional.pad(value, (0, 1))[:, index.to(value.device)]  # (n, taps, fan_in)
+
+    def arrange(weight: torch.Tensor) -> torch.Tensor:
+        if plain:
+            return weight[:, None]
+        return functional.pad(weight, (0, 1))[:, index.to(weight.device)]
+
+    rule = Rule(units, torch.from_numpy(predecessor), read, arrange)
+    return rule, torch.arange(units)
+
+
+def _grouped(unit: Array) -> tuple[Array, Array]:
+    """Columns by unit, in the order in which units come: ``(most, units)`` filled up with -1."""
+    if len(np.unique(unit)) == len(unit):
+        return np.arange(len(unit))[None], unit.copy()
+    distinct, first, number = np.unique(unit, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.argsort(order)[number]  # (columns,) in the order in which they come
+    by_unit = np.argsort(rank, kind="stable")
+    counts = np.bincount(rank)
+    slot = np.arange(len(unit)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = np.full((counts.max(), len(distinct)), -1)
+    place[slot, rank[by_unit]] = by_unit
+    return place, distinct[order]
+
+
+@rule_of.register
+def _(
+    layer: Convolution, graph: Graph, sources: list[torch.Tensor], shape: torch.Size
+) -> tuple[Rule, torch.Tensor]:
+    """Weight times relative activation, summed over the places of a channel.
+
+    A weight meets the values that it sees as it moves: their sum is all that is needed of them.
+    """
+    weight = graph.weight(layer)
+    units, *kernel = len(weight), *weight.shape[2:]
+    channel = _by_column(sources[0].flatten(1).T)  # (channels,)
+    predecessor = channel.reshape(layer.groups, -1)  # (groups, fan_in)
+    if layer.groups > 1:
+        predecessor = predecessor.repeat_interleave(units // layer.groups, 0)
+    axes = len(kernel)
+
+    def read(values: list[torch.Tensor]) -> torch.Tensor:
+        (value,) = values
+        if any(sum(both) for both in layer.padding):
+            both_ends = [place for both in reversed(layer.padding) for place in both]
+            value = functional.pad(value, both_ends, layer.mode)
+        for axis in reversed(range(axes)):  # the places along it go, its taps come last
+            size, stride = kernel[axis], layer.stride[axis]
+            seen = (value.shape[2 + axis] - layer.dilation[axis] * (size - 1) - 1) // stride + 1
+            by_place = value.movedim(2 + axis, -1)
+            firsts = [tap * layer.dilation[axis] for tap in range(size)]
+            ends = [first + stride * (seen - 1) + 1 for first in firsts]
+            value = torch.stack(
+                [by_place[..., a:b:stride].sum(-1) for a, b in zip(firsts, ends, strict=True)], -1
+            )
+        return value.flatten(2).transpose(1, 2)  # (n, taps, channels)
+
+    def arrange(weight: torch.Tensor) -> torch.Tensor:
+        return weight.permute(0, *range(weight.ndim - 1, 1, -1), 1).flatten(1, -2)
+
+    rule = Rule(
+        units,
+        predecessor[0].clone() if layer.groups == 1 else predecessor.contiguous(),
+        read,
+        arrange,
+        layer.groups,
+    )
+    return rule, torch.arange(units).reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+
+
+@rule_of.register
+def _(
+    layer: Sum, _graph: Graph, sources: list[torch.Tensor], shape: torch.Size
+) -> tuple[Rule, torch.Tensor]:
+    """The operands' relative activations. Values that share a unit in an operand are one unit."""
+    numbers = [s.expand(shape).reshape(-1).numpy() for s in sources]
+    of: Array = np.stack(numbers)  # (operands, values)
+    values = of.shape[1]
+    operand, value = np.nonzero(of != CONSTANT)
+    ends = values + of[operand, value]
+    size = values + int(of.max(initial=0)) + 1
+    edges = coo_array((np.ones(len(value)), (value, ends)), (size, size))
+    label = connected_components(edges, directed=False)[1][:values]
+    _, first, unit = np.unique(label, return_index=True, return_inverse=True)
+    unit = np.argsort(np.argsort(first))[unit]  # (values,) in the order in which they come
+    units = int(unit.max()) + 1
+
+    # a synapse for each unit of an operand that a unit has values of
+    keys = np.stack([unit[value], operand, of[operand, value]], axis=1)
+    synapses, which = np.unique(keys, axis=0, return_inverse=True)
+    counts = np.bincount(synapses[:, 0], minlength=units)
+    fan_in = int(counts.max())
+    slot = np.arange(len(synapses)) - np.repeat(np.cumsum(counts) - counts, counts)
+    predecessor = np.full((units, fan_in), CONSTANT)
+    predecessor[synapses[:, 0], slot] = synapses[:, 2]
+    target = np.full(of.shape, -1)  # (operands, values): place among (units, fan_in)
+    target[operand, value] = (synapses[:, 0] * fan_in + slot)[which.reshape(-1)]
+    totals = [_Totals(torch.from_numpy(t).reshape(shape), units * fan_in) for t in target]
+
+    def read(values: list[torch.Tensor]) -> torch.Tensor:
+        terms = [
+            sign * total(value.expand(len(value), *shape))
+            for total, sign, value in zip(totals, layer.signs, values, strict=True)
+        ]
+        return torch.stack(terms).sum(0).unflatten(1, (units, fan_in))
+
+    return Rule(units, torch.from_numpy(predecessor), read), torch.from_numpy(unit).reshape(shape)
+
+
+class _Totals:
+    """Sums of the values that have the same target, ``(n, targets)``.
+
+    Args:
+        target: Of the shape of a sample's value; below 0 for values that count nowhere.
+        targets: How many targets there are.
+    """
+
+    def __init__(self, target: torch.Tensor, targets: int) -> None:
+        self.targets = targets
+        self.axis: int | None = None  # along which alone targets differ
+        target = torch.where(target < 0, targets, target)
+        self.target = target.reshape(-1)
+        for axis in range(target.ndim):
+            along = target.movedim(axis, 0).reshape(target.shape[axis], -1)
+            if (along == along[:, :1]).all():
+                self.axis, self.target = axis, along[:, 0]
+                break
+
+    def __call__(self, value: torch.Tensor) -> torch.Tensor:
+        if self.axis is None:
+            value = value.flatten(1)
+        elif value.ndim > 2:
+            value = value.movedim(1 + self.axis, 1).flatten(2).sum(2)
+        sums = value.new_zeros(len(value), self.targets + 1)
+        return sums.index_add_(1, self.target.to(value.device), value)[:, :-1]
+
+
+@rule_of.register
+def _(
+    layer: Heads, _graph: Graph, sources: list[torch.Tensor], shape: torch.Size
+) -> tuple[Rule, torch.Tensor]:
+    """The values that a head attends to, by how much all steps together attend to them."""
+    if len(shape) != 3:
+        raise _MixedUnitsError
+    heads, features = len(sources[2]), sources[2].shape[-1]
+    predecessor = torch.stack([_by_column(head) for head in sources[2]])  # (heads, features)
+
+    def read(values: list[torch.Tensor]) -> torch.Tensor:
+        query, key, value = values
+        scale = features**-0.5 if layer.scale is None else layer.scale
+        products = query @ key.transpose(-2, -1) * scale  # (n, heads, steps, seen)
+        if layer.causal:
+            later = torch.ones(products.shape[-2:], dtype=torch.bool, device=value.device).triu(1)
+            products = products.masked_fill(later, -torch.inf)
+        attended = products.softmax(-1).sum(-2)  # (n, heads, seen)
+        return (attended[..., None] * value).sum(-2)  # (n, heads, features)
+
+    return Rule(heads, predecessor, read), torch.arange(heads)[:, None, None].expand(shape)
+
+
+@rule_of.register
+def _(
+    layer: Lookup, graph: Graph, sources: list[torch.Tensor], shape: torch.Size
+) -> tuple[Rule, torch.Tensor]:
+    """What each value of the source looks up."""
+    units = shape[-1]
+
+    def read(values: list[torch.Tensor]) -> torch.Tensor:
+        found = functional.embedding(values[0].long(), graph.weight(layer)).double()
+        return found.flatten(1, -2).transpose(1, 2)  # (n, features, positions)
+
+    return Rule(units, sources[0].reshape(-1).clone(), read), torch.arange(units)
+
+
+def weight_of(graph: Graph, layer: Layer, rule: Rule) -> torch.Tensor | None:
+    """Weights ``(units, taps, fan_in)``, float32 or float64; None of a layer without."""
+    if not isinstance(layer, Weighted) or rule.arrange is None:
+        return None
+    weight = rule.arrange(graph.weight(layer).detach())
+    return weight if weight.dtype == torch.float64 else weight.float()
