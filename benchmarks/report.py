@@ -24,7 +24,7 @@ import fairneuron
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 INTRODUCTION = """# Performance
 
-What slicing and training cost, as ratios to something that anybody can run, measured side by side in one run. Times differ from machine to machine
+What slicing, training and starting cost, as ratios to something that anybody can run, measured side by side in one run. Times differ from machine to machine
 and with whatever else it does; ratios less. The kernel and what it is compared with are described in [paths.md](paths.md).
 
 Made by `scripts/benchmark` with fairneuron {version}, torch {torch}, Python {python}, on {cpu}{wide}.

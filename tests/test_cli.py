@@ -20,7 +20,7 @@ import typer.main
 
 from fairneuron import cli, runs
 from fairneuron import weights as weights_files
-from fairneuron.data.builtin import SOURCES, load_dataset
+from fairneuron.data.builtin import KNOWN, SOURCES, load_dataset
 from fairneuron.models import mlp
 
 COMMAND = Path(sys.executable).with_name("fairneuron")
@@ -905,7 +905,8 @@ ROWS = {"census": 32_561, "census-full": 48_842, "compas": 5_278, "credit": 1_00
 def test_data_list(call: Callable[..., Outcome]) -> None:
     """The list names all data sets with their sensitive columns."""
     shown, found = call("data", "list").out, json.loads(call("data", "list", "--json").out)
-    assert set(found) == set(SOURCES) == set(ROWS)
+    assert set(found) == set(KNOWN) == {*ROWS, "mnist", "cifar10"}
+    assert set(SOURCES) == set(ROWS)
     for name, source in SOURCES.items():
         assert re.search(rf"^ *{name} ", shown, re.MULTILINE)
         assert found[name] == {"title": source.title, "sensitive": [*source.sensitive]}

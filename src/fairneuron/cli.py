@@ -51,8 +51,8 @@ def options(
     """Audit a network for group fairness, find what carries the gap, retrain only that.
 
     What is not typed is taken from variables (FAIRNEURON_SEED for all commands,
-    FAIRNEURON_REPAIR_EPOCHS for one), then from a file: that of --config, or fairneuron.toml in
-    this folder, as init writes it.
+    FAIRNEURON_REPAIR_EPOCHS for one), then from a file: that of --config, or
+    fairneuron.toml in this folder, as init writes it.
     """
 
 

@@ -16,8 +16,8 @@ from fairneuron.batches import Batches
 from fairneuron.clustering import rare_paths, summarise_paths
 from fairneuron.data.dataset import Dataset, Floats, Ints
 from fairneuron.errors import FairNeuronError
-from fairneuron.graph import Elementwise, Graph, Input, Layer, Linear
-from fairneuron.slicing import Slicer, activation_paths, predecessors
+from fairneuron.graph import Weighted
+from fairneuron.slicing import Slicer, activation_paths
 
 TOP = 12  # synapses to tell of each cluster
 _ROWS = 20_000  # samples whose paths are counted, at most
@@ -33,7 +33,7 @@ class _Layer(NamedTuple):
 
     reads: str | None  # None for the output
     read: str | None  # None for the input
-    fan_in: int
+    predecessor: Ints  # (units, fan_in): which of its units each synapse comes from
     counts: Ints  # (2, units · fan-in): of benign and of biased samples
 
 
@@ -76,7 +76,7 @@ def pathways(
         return None
     slicer.relative_to(paths.means)
     graph = slicer.graph
-    sizes = [graph.weight(layer).numel() for layer in graph.linear]
+    sizes = [rule.units * rule.fan_in for rule in slicer.units.rules.values()]
     rare = rare_paths(paths, theta)
     drawn = [_some(rng, np.flatnonzero(rare == biased), sizes) for biased in (False, True)]
     layers: list[_Layer] = []
@@ -100,41 +100,35 @@ def _some(rng: np.random.Generator, rows: Ints, sizes: list[int]) -> Ints:
 
 def _counted(slicer: Slicer, x: torch.Tensor, drawn: list[Ints], *, size: int) -> list[_Layer]:
     """How many paths of each cluster have each synapse, layer by layer."""
-    graph = slicer.graph
     counts: dict[int, Ints] = {}
     for cluster, rows in enumerate(drawn):
         own = x[torch.from_numpy(rows)]
         for values in slicer.activations.of(Batches(own, size)):
             for layer, kept in slicer.synapses(values):
-                if not isinstance(layer, Linear):
-                    continue
-                units, fan_in = graph.weight(layer).shape
-                _, predecessor = predecessors(layer, kept.unit, kept.synapse)
-                here = (kept.unit * fan_in + predecessor).cpu().numpy()
-                found = counts.setdefault(
-                    layer.index, np.zeros((2, units * fan_in), dtype=np.int64)
-                )
-                found[cluster] += np.bincount(here, minlength=units * fan_in)
-    return [layer for index, found in counts.items() for layer in _between(graph, index, found)]
+                rule = slicer.units.rules[layer.index]
+                here = (kept.unit * rule.fan_in + kept.synapse).cpu().numpy()
+                synapses = rule.units * rule.fan_in
+                found = counts.setdefault(layer.index, np.zeros((2, synapses), dtype=np.int64))
+                found[cluster] += np.bincount(here, minlength=synapses)
+    return [layer for index, found in counts.items() for layer in _between(slicer, index, found)]
 
 
-def _between(graph: Graph, index: int, counts: Ints) -> Iterator[_Layer]:
-    """The layer, if its synapses come from neurons and not from a sum."""
-    layer = graph.layers[index]
-    assert isinstance(layer, Linear)  # noqa: S101  # as they are counted
-    source, fan_in = _origin(graph, layer.sources[0]), graph.weight(layer).shape[1]
-    if isinstance(source, Input):
-        yield _Layer(graph.owner.get(index), None, fan_in, counts)
-    elif isinstance(source, Linear) and source.index in graph.owner:
-        yield _Layer(graph.owner.get(index), graph.owner[source.index], fan_in, counts)
-
-
-def _origin(graph: Graph, index: int) -> Layer:
-    """Whose neurons a step's are."""
-    layer = graph.layers[index]
-    while isinstance(layer, Elementwise):
-        layer = graph.layers[layer.sources[0]]
-    return layer
+def _between(slicer: Slicer, index: int, counts: Ints) -> Iterator[_Layer]:
+    """The layer, if its synapses are between neurons: those of a sum, or from one, are not."""
+    graph, units = slicer.graph, slicer.units
+    read = units.rules[index].predecessor.reshape(-1)
+    source = units.layer_of(int(read[0]))
+    places = units.places(source)
+    of_one = bool(((read >= places.start) & (read < places.stop)).all())
+    if (
+        not isinstance(graph.layers[index], Weighted)
+        or not of_one
+        or source not in (0, *graph.owner)
+    ):
+        return
+    rule = units.rules[index]
+    predecessor = rule.predecessor.expand(rule.units, -1).numpy() - places.start
+    yield _Layer(graph.owner.get(index), graph.owner.get(source), predecessor, counts)
 
 
 def _most(
@@ -149,11 +143,14 @@ def _most(
         found += [(float(difference[i]), number, int(i)) for i in order if difference[i] > 0]
     for _, number, i in sorted(found, key=lambda one: (-one[0], one[1], one[2]))[:TOP]:
         layer = layers[number]
-        unit, predecessor = divmod(i, layer.fan_in)
+        unit, synapse = divmod(i, layer.predecessor.shape[1])
+        predecessor = int(layer.predecessor[unit, synapse])
         yield {
             "from": layer.read,
             "from_unit": predecessor,
-            "feature": names[predecessor] if layer.read is None else None,
+            "feature": names[predecessor]
+            if layer.read is None and predecessor < len(names)
+            else None,
             "to": layer.reads,
             "to_unit": unit,
             "biased": float(layer.counts[1][i] / biased),

@@ -2,8 +2,8 @@
 
 Nothing is downloaded here, and nothing made up: what is not on this machine is an error that says
 how to get it. Files that come from elsewhere are read as they are, without unpickling; the archive
-of CIFAR-10 only if its sum is the known one. Free of torch, pandas
-and numpy until then.
+of CIFAR-10 only if its sum is the known one. Free of torch, pandas and numpy until something is
+read.
 """
 
 from __future__ import annotations
