@@ -127,7 +127,7 @@ def test_the_words_go_before_the_environment_before_the_file(
     outcome = call(*asked, "--seed", "5")
     assert seed_of(outcome) == 5
     used = "--data --target --positive --sensitive --drop --hidden"
-    assert outcome.err.splitlines()[0] == f"{FILE}: {used}"
+    assert outcome.err.splitlines()[0] == f"{FILE} (--config '' for none): {used}"
 
 
 def test_values_of_variables(monkeypatch: pytest.MonkeyPatch) -> None:

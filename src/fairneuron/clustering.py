@@ -132,7 +132,7 @@ class PathSummary:
 
 def summarise_paths(paths: Paths, data: Dataset, theta: float) -> PathSummary:
     """Counts paths, biased samples, and the groups among them."""
-    rare = rare_paths(paths, theta)
+    rare = rare_paths(paths, theta, similar=paths.sketches is not None)
     favoured = data.y == 1
     makeup = []
     for g, name in enumerate(data.group_names):

@@ -114,7 +114,8 @@ def _told(used: Mapping[str, Given]) -> str:
     places: dict[str, list[str]] = {}
     for key, one in used.items():
         if one.value != []:
-            places.setdefault(one.place, []).append(f"--{key}")
+            of_file = "" if one.place.startswith(PREFIX) else " (--config '' for none)"
+            places.setdefault(f"{one.place}{of_file}", []).append(f"--{key}")
     return "; ".join(f"{place}: {' '.join(keys)}" for place, keys in places.items())
 
 

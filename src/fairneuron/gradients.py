@@ -45,6 +45,7 @@ class GradientSlicer:
             precision if it runs in no other.
         example: ``(n, …)`` a few samples that it can read.
         gamma: In (0, 1].
+        last: Whether a path is of the units of the last layer alone that the logits are made from.
 
     Attributes:
         layers: Its layers of units by name, with where they are among all units: the input, if it
@@ -54,7 +55,9 @@ class GradientSlicer:
         device: Where it runs.
     """
 
-    def __init__(self, model: nn.Module, example: torch.Tensor, gamma: float) -> None:
+    def __init__(
+        self, model: nn.Module, example: torch.Tensor, gamma: float, *, last: bool = False
+    ) -> None:
         check_model(model, example)
         self.gamma = gamma
         self._module, self._dtype = _widened(model, example)
@@ -71,6 +74,7 @@ class GradientSlicer:
                 got=f"{len(values) - 1} modules with weights",
                 cure="A linear model has no units to slice.",
             )
+        self._kept = self._kept[-1:] if last else self._kept
         self.layers: list[tuple[str, tuple[slice, ...]]] = []
         self.total = 0
         for name in self._kept:

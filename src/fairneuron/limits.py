@@ -51,6 +51,13 @@ def check_limit(limit: Limit, *, classes: bool = True) -> dict[str, float]:
     return {name: float(bound) for name, bound in limit.items()}
 
 
+def compares_groups(limit: Limit) -> bool:
+    """Whether a limited metric needs groups; the others compare classes."""
+    from fairneuron.metrics.definitions import METRICS
+
+    return any(METRICS[name].between_groups for name in limit)
+
+
 def violation(metric: str, value: float, bound: float) -> float:
     """How far a value lies beyond its limit; 0 within, and at it up to rounding."""
     from fairneuron.metrics.definitions import METRICS

@@ -64,6 +64,7 @@ class Paths:
         gamma: The share of each neuron's value that its kept synapses exceed.
         contribution: "signed", "absolute" or "gradient".
         level: What a path is a set of, "synapses" or "units".
+        layers: Of "all" layers, or the "last" one with weights.
         sketches: ``(n, tables)`` int64: samples with similar sets of units have the same number in
             many of the tables; None unless asked for.
     """
@@ -76,6 +77,7 @@ class Paths:
     gamma: float
     contribution: str = "signed"
     level: str = "synapses"
+    layers: str = "all"
     sketches: Ints | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -111,6 +113,7 @@ class Paths:
         return replace(
             merged,
             level=head.level,
+            layers=head.layers,
             sketches=np.concatenate(sketches) if len(sketches) == len(parts) else None,
         )
 
@@ -122,6 +125,7 @@ def _require_alike(one: Paths, other: Paths) -> None:
             ("gamma", one.gamma == other.gamma),
             ("contribution", one.contribution == other.contribution),
             ("level", one.level == other.level),
+            ("layers", one.layers == other.layers),
             ("means", one.means is other.means or _same(one.means, other.means)),
         )
         if not same

@@ -127,6 +127,9 @@ class Paper(PaperSettings):
                 task.train.x,
                 gamma=gamma,
                 contribution=self.contribution,
+                level=self.level,
+                layers=self.layers,
+                similarity=self.similarity,
                 progress=task.progress,
             )
             for gamma in several(self.gamma)
@@ -140,7 +143,7 @@ class Paper(PaperSettings):
         splits: dict[tuple[bytes, float | None], Split] = {}
         for gamma, paths in sliced.items():
             for theta in several(self.theta):
-                biased = rare_paths(paths, theta)
+                biased = rare_paths(paths, theta, similar=paths.sketches is not None)
                 key = biased.tobytes(), gamma if self.drop == "outside_path" else None
                 splits.setdefault(key, Split(gamma, theta, biased, paths.means))
         return list(splits.values())

@@ -21,7 +21,7 @@ from fairneuron.conflict import CRITERIA
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import require_range
 from fairneuron.forward import in_precision_of, trainable
-from fairneuron.limits import DEFAULT_LIMIT, Limit, check_limit
+from fairneuron.limits import DEFAULT_LIMIT, Limit, check_limit, compares_groups
 from fairneuron.markup import snippet, table
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.models import Network
@@ -277,7 +277,8 @@ class FairNeuron:
         """What the recipe works on, once it has been found good."""
         budget = None if self.time_budget is None else Budget(self.time_budget)
         terms = Terms(self.loss, self.optimiser, budget)
-        train.require_groups()
+        if compares_groups(self.limit):
+            train.require_groups()
         Network(model).check(train, retrained=True)
         require_classes(train, valid)
         train, valid = class_weighted(train, valid, self.class_weight)

@@ -105,7 +105,12 @@ class PaperSettings:
         dropout: In (0, 1): dropout probability, for networks without dropout layers of their own.
         drop: What is dropped when biased samples are trained: "random" neurons (Algorithm 1), or
             all "outside_path", the sample's own (section 1); then ``dropout`` plays no part.
-        contribution: "signed" or "absolute"; see ``activation_paths``.
+        contribution: "signed", "absolute" or "gradient"; see ``activation_paths``, as for the next
+            three.
+        level: What a path is a set of, "synapses" or "units".
+        layers: "all", or the "last" one with weights.
+        similarity: In (0, 1): counts the samples on similar paths instead of equal ones; None for
+            equal ones.
         schedule: Of the retraining.
     """
 
@@ -114,6 +119,9 @@ class PaperSettings:
     dropout: Numbers = 0.1
     drop: str = "random"
     contribution: str = "signed"
+    level: str = "synapses"
+    layers: str = "all"
+    similarity: float | None = None
     schedule: Schedule = field(default=Schedule(epochs=50, batch_size=128, learning_rate=0.01))
 
     def __post_init__(self) -> None:
@@ -121,8 +129,19 @@ class PaperSettings:
         _check_numbers(self, "theta", 0, 1)
         _check_numbers(self, "dropout", 0, 1, open_low=True, open_high=True)
         require_known("option-drop", "drop", self.drop, ("random", "outside_path"))
-        known = ("signed", "absolute")
+        known = ("signed", "absolute", "gradient")
         require_known("option-contribution", "contribution", self.contribution, known)
+        require_known("option-level", "level", self.level, ("synapses", "units"))
+        require_known("option-layers", "layers", self.layers, ("all", "last"))
+        if self.similarity is not None:
+            require_range("similarity", self.similarity, 0, 1, open_low=True, open_high=True)
+        if self.drop == "outside_path" and self.contribution == "gradient":
+            raise OptionError(
+                "option-drop",
+                "What lies outside a path is muted where slicing has exact rules",
+                got='contribution="gradient"',
+                cure='Choose drop="random", or another contribution.',
+            )
         _require_schedule(self.schedule)
 
 

@@ -36,6 +36,7 @@ from fairneuron.units import Rule, weight_of
 
 CONTRIBUTIONS = ("signed", "absolute", "gradient")
 LEVELS = ("synapses", "units")
+LAYERS = ("all", "last")
 _CHUNK = 1 << 18  # contributions held at once: 2 MiB of float64 stay in the cache
 _CHUNK_ON_DEVICE = 1 << 24  # of an accelerator, which wants work in large pieces
 
@@ -75,6 +76,7 @@ def activation_paths(
     gamma: float = 0.9,
     contribution: str = "signed",
     level: str = "synapses",
+    layers: str = "all",
     similarity: float | None = None,
     means: Means | None = None,
     batch_size: int | None = None,
@@ -98,6 +100,8 @@ def activation_paths(
             activation × gradient of units, for networks of any layers (``fairneuron.gradients``).
         level: What a path is a set of: "synapses", or "units", which more samples share. Of
             "gradient" it is units in any case.
+        layers: "all", or "last": the path ends at what the last layer with weights reads, as the
+            paper slices convolutional networks (section 4.4, Table 7).
         similarity: In (0, 1): also finds how many samples have nearly the same set of units, for
             ``rare_paths(..., similar=True)``. Samples whose sets have this share of their union in
             common count as sharing a path half the time; those with equal sets always.
@@ -118,7 +122,7 @@ def activation_paths(
     require_known("option-level", "level", level, LEVELS)
     by_unit = level == "units" or contribution == "gradient"
     batches = Batches(x, batch_size, once=means is not None)
-    slicer = make_slicer(model, batches.peek(), gamma, contribution)
+    slicer = make_slicer(model, batches.peek(), gamma, contribution, layers)
     sketcher = None if similarity is None else Sketcher(similarity, slicer.total)
     means = slicer.activations.means(batches, progress) if means is None else means
     slicer.relative_to(means)
@@ -133,7 +137,12 @@ def activation_paths(
             progress("slicing", done, batches.total)
     found = count_paths(np.concatenate(parts), means, gamma, contribution)
     level = "units" if by_unit else "synapses"
-    return replace(found, level=level, sketches=np.concatenate(sketches) if sketches else None)
+    return replace(
+        found,
+        level=level,
+        layers=layers,
+        sketches=np.concatenate(sketches) if sketches else None,
+    )
 
 
 def mean_activations(
@@ -195,7 +204,11 @@ def path_synapses(
 
 
 def make_slicer(
-    model: nn.Module, example: torch.Tensor, gamma: float, contribution: str
+    model: nn.Module,
+    example: torch.Tensor,
+    gamma: float,
+    contribution: str,
+    layers: str = "all",
 ) -> Slicer | GradientSlicer:
     """A network made ready for slicing; see ``Slicer`` for the arguments.
 
@@ -204,9 +217,11 @@ def make_slicer(
     """
     require_range("gamma", gamma, 0, 1, open_low=True)
     require_known("option-contribution", "contribution", contribution, CONTRIBUTIONS)
+    require_known("option-layers", "layers", layers, LAYERS)
+    last = layers == "last"
     if contribution == "gradient":
-        return GradientSlicer(model, example, gamma)
-    return Slicer(model, example, gamma, contribution)
+        return GradientSlicer(model, example, gamma, last=last)
+    return Slicer(model, example, gamma, contribution, last=last)
 
 
 class Slicer:
@@ -217,6 +232,7 @@ class Slicer:
         example: ``(n, …)`` a few samples that it can read.
         gamma: In (0, 1].
         contribution: "signed" or "absolute".
+        last: Whether paths end at what the last layers with weights read.
 
     Attributes:
         activations: What records its values.
@@ -228,12 +244,18 @@ class Slicer:
     """
 
     def __init__(
-        self, model: nn.Module, example: torch.Tensor, gamma: float, contribution: str
+        self,
+        model: nn.Module,
+        example: torch.Tensor,
+        gamma: float,
+        contribution: str,
+        *,
+        last: bool = False,
     ) -> None:
         require_range("gamma", gamma, 0, 1, open_low=True)
         known = [name for name in CONTRIBUTIONS if name != "gradient"]
         require_known("option-contribution", "contribution", contribution, known)
-        self.gamma, self.absolute = gamma, contribution == "absolute"
+        self.gamma, self.absolute, self._last = gamma, contribution == "absolute", last
         self.activations = Activations(model, example)
         self.graph = self.activations.graph
         self.units, self.device = self.activations.units, self.activations.device
@@ -328,8 +350,10 @@ class Slicer:
         outputs = self.units.of[self.graph.output].reshape(-1).to(out.device)
         active = torch.zeros(len(out), self.units.total + 1, dtype=torch.bool, device=out.device)
         active[torch.arange(len(out), device=out.device), outputs[out.argmax(1)]] = True
+        end = min(layer.index for layer in self.graph.head) if self._last else 0
         for index, rule in reversed(self.units.rules.items()):
-            visit(self.graph.layers[index], rule, active)
+            if index >= end:
+                visit(self.graph.layers[index], rule, active)
         return active[:, :-1]  # the last one stands for constants
 
     def _kept(

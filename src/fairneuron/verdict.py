@@ -22,7 +22,7 @@ from fairneuron.audit import (
     predict,
 )
 from fairneuron.data.dataset import Dataset, Mask
-from fairneuron.limits import ROUNDING, Limit, check_limit, violation
+from fairneuron.limits import ROUNDING, Limit, check_limit, compares_groups, violation
 from fairneuron.metrics.definitions import (
     METRICS,
     POSITIVE,
@@ -391,7 +391,8 @@ def judge(
         limits hold.
     """
     bounds = check_limit(limit)
-    data.require_groups()
+    if compares_groups(bounds):
+        data.require_groups()
     pair = _Pair(before, after, data, threshold, seed)
     changes = {name: pair.change(name, bounds.get(name)) for name in METRICS}
     return Verdict(_outcome(changes), on, len(data), changes, pair.flips(), pair.groups())

@@ -38,7 +38,7 @@ def audit_page(audited: Values) -> bytes:
             they are from), ``model`` (what was audited, in words), ``limits`` and whether they
             hold, ``command``, ``versions``.
     """
-    data = audited["data"]
+    data, gap = audited["data"], "dp" if audited["sensitive"] else "mcd"
     return document(
         f"Audit of {audited['model']} on {data['name']}",
         [
@@ -49,10 +49,10 @@ def audit_page(audited: Values) -> bytes:
             ),
             facts(
                 [
-                    ("Definition", f"{title_of('dp')}: {MEANS['dp']}."),
+                    ("Definition", f"{title_of(gap)}: {MEANS[gap]}."),
                     ("y = 1", f"{data['positive_means']}."),
                     ("Data", f"{data['name']}, {_part(data['part'])}, n = {audited['n']:,}."),
-                    ("Groups", sizes(audited["groups"])),
+                    ("Groups", sizes(audited["groups"]) if audited["sensitive"] else "none given"),
                     ("Accuracy", f"{with_interval(audited, 'accuracy')}."),
                     *(("Limit", f"{one['reason']}.") for one in audited["limits"] if one["reason"]),
                 ]
@@ -60,7 +60,7 @@ def audit_page(audited: Values) -> bytes:
         ],
         [
             section("What was measured", *_measured(audited)),
-            impact_section({"measured": audited}, data),
+            *([impact_section({"measured": audited}, data)] if audited["sensitive"] else []),
             section("Read this with care", bullets(caveats([audited]))),
             card_section(audit_card(audited)),
             section(
@@ -84,19 +84,27 @@ def _held(limits: Sequence[Values]) -> list[str]:
 
 
 def audit_sentence(audited: Values, name: str | None = None) -> str:
-    """What an audit found for demographic parity, in one sentence."""
+    """What an audit found for demographic parity, without groups for classes, in one sentence."""
+    gap = "dp" if audited["sensitive"] else "mcd"
     by, where = all_of(audited["sensitive"]), "" if name is None else f" on {name}"
-    value, floor = audited["metrics"]["dp"], audited["noise_floor"].get("dp")
+    value, floor = audited["metrics"][gap], audited["noise_floor"].get(gap)
     if value is None:
-        return f"The demographic parity difference between groups by {by} is undefined{where}."
-    bounds = audited["intervals"]["dp"]
+        of = f"demographic parity difference between groups by {by}" if by else METRICS[gap].title
+        return f"The {of} is undefined{where}."
+    bounds = audited["intervals"][gap]
     inside = "" if bounds is None else f" (95 % interval {bounds[0]:.3f} to {bounds[1]:.3f})"
     noise = (
         ""
         if floor is None
-        else f"; a model that treats all groups alike would show {floor:.3f} on average on so few "
+        else f"; a model that treats all {'groups' if by else 'classes'} alike would show "
+        f"{floor:.3f} on average on so few "
         f"samples{', so this is no finding' if value <= floor else ''}"
     )
+    if not by:
+        return (
+            f"The accuracies of the classes differ by up to {value:.3f}{inside}{where} "
+            f"(n = {audited['n']:,}){noise}."
+        )
     return (
         f"The shares of people who are predicted y = 1 differ by up to {value:.3f}{inside} between "
         f"groups by {by}{where} (demographic parity difference, n = {audited['n']:,}){noise}."
@@ -119,6 +127,18 @@ def _measured(audited: Values) -> Iterator[Html]:
     yield note(READING)
     one = {"measured": audited}
     yield from gap_figures(one, {held["metric"]: held["limit"] for held in audited["limits"]})
+    if "classes" in audited:
+        yield el("h3", "By class")
+        yield table(
+            "Accuracies of the classes, with 95 % intervals",
+            ("class", "n", "accuracy"),
+            [
+                (c["class"], f"{c['n']:,}", between(c["accuracy"], c["interval"]))
+                for c in audited["classes"]
+            ],
+        )
+    if not audited["sensitive"]:
+        return
     yield el("h3", "By group")
     yield table(
         "Rates of the groups, with 95 % intervals",

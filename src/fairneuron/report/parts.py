@@ -23,6 +23,8 @@ MEANS = {
     "eodds": "the larger one of two differences of shares of people who are predicted y = 1: the "
     "largest among those who have y = 1, and the largest among those who do not (true positive "
     "and false positive rates)",
+    "cv": "the variance of the accuracies of the classes",
+    "mcd": "the largest difference of the accuracies of two classes",
 }
 """The metrics that can be limited, in words."""
 RATES = {
