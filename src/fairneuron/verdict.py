@@ -49,6 +49,8 @@ EQUALISED = {
     "dpr": ("selection_rate",),
     "eo": ("tpr",),
     "eodds": ("tpr", "fpr"),
+    "mcd": (),
+    "cv": (),
 }
 """Which rates of the groups are equal where a limited metric is at its best."""
 
