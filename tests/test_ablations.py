@@ -19,6 +19,7 @@ from fairneuron.compare.ablations import random_neurons, weakest_neurons
 from fairneuron.compare.methods import ABLATIONS, PEERS, Named, methods_named
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError, OptionError
+from fairneuron.graph import Elementwise
 from fairneuron.models import mlp
 from fairneuron.search.muting import neurons_on_paths
 from fairneuron.search.together import Job, train_together
@@ -159,16 +160,12 @@ def test_neurons_on_paths_are_the_sources_of_the_paths_synapses(parts, kind: str
     graph = trace(net)
     assert on.bits
     for index, units in on.units.items():
-        # what reads the activation may read it through dropout, which has the same neurons
-        names, reader = {graph.layers[index].name}, index
-        while kind == "dropout" and graph.layers[graph.readers[reader][0]].name not in (
-            layer.name for layer in graph.linear
-        ):
-            reader = graph.readers[reader][0]
-            names.add(graph.layers[reader].name)
+        owner = index  # whose neurons these are: a linear layer, or a sum
+        while isinstance(graph.layers[owner], Elementwise):
+            (owner,) = graph.layers[owner].sources
         expected = np.zeros((4, units), bool)
         for layer in synapses:
-            here = np.isin(layer.source, list(names))
+            here = np.isin(layer.source, graph.layers[owner].name)
             expected[layer.sample[here], layer.predecessor[here]] = True
         np.testing.assert_array_equal(on.at(index, asked).numpy(), expected)
         assert 0 < expected.sum() < expected.size

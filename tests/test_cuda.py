@@ -10,6 +10,7 @@ from torch import nn
 import fairneuron as fn
 from fairneuron.kernel import _on_grid, keep_prefix
 from tests.test_slicing import Residual, data, network
+from tests.test_units import NETWORKS, Recurrent, made
 
 pytestmark = [
     pytest.mark.cuda,
@@ -36,6 +37,30 @@ def test_paths_are_those_of_the_cpu(make, contribution: str, gamma: float) -> No
         there = fn.activation_paths(copy.deepcopy(net).cuda(), x, batch_size=batch_size, **options)
         np.testing.assert_array_equal(there.signatures, here.signatures)
         np.testing.assert_array_equal(there.path_of, here.path_of)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_whole_networks_are_sliced_as_on_the_cpu(name: str) -> None:
+    """Convolutions, attention and the like, at both levels, and how many paths are similar.
+
+    Sums of convolutions may differ in their last bits, which a path seldom shows.
+    """
+    net, x = made(name)
+    for level in ("synapses", "units"):
+        here = fn.activation_paths(net, x, level=level, similarity=0.9)
+        there = fn.activation_paths(copy.deepcopy(net).cuda(), x, level=level, similarity=0.9)
+        same = (here.signatures[here.path_of] == there.signatures[there.path_of]).all(1)
+        assert same.mean() > 0.9
+        assert (here.sketches == there.sketches).mean() > 0.9
+
+
+def test_activation_times_gradient_runs_there() -> None:
+    """A recurrent network, whose library has no gradient in eval mode."""
+    net, x = Recurrent(), data(5)
+    here = fn.activation_paths(net, x, contribution="gradient")
+    there = fn.activation_paths(copy.deepcopy(net).cuda(), x, contribution="gradient")
+    same = (here.signatures[here.path_of] == there.signatures[there.path_of]).all(1)
+    assert same.mean() > 0.9
 
 
 def test_wide_prefixes_are_those_of_the_cpu() -> None:

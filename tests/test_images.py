@@ -906,7 +906,8 @@ def test_a_folder_on_the_command_line(pets: tuple[str, ...], tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (("--target", "y"), "option-data"),
+        (("--target", "y"), "data-file"),  # who names a column means a table
+        (("--drop", "y"), "option-data"),
         (("--include-sensitive",), "option-data"),
         (("--sensitive", "sex"), "data-no-column"),
     ],

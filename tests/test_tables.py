@@ -766,7 +766,7 @@ def test_labels_of_arrays(y: Any, positive: str | None, expected: Any) -> None:
     [
         ({"x": X[0]}, "data-shape"),
         ({"x": np.float64(1)}, "data-shape"),
-        ({"x": X[None]}, "data-shape"),
+        ({"x": X[None]}, "data-lengths"),
         ({"x": X[:, :0]}, "data-shape"),
         ({"y": np.eye(24)}, "data-shape"),
         ({"y": np.int64(1)}, "data-shape"),

@@ -42,7 +42,7 @@ class Activations:
     def __init__(self, model: nn.Module, example: torch.Tensor) -> None:
         check_model(model, example)
         self.graph = trace(model)
-        self.units = find_units(self.graph, example)
+        self.units = find_units(self.graph, example).to(self.graph.device)
         self._module = _in_float64(self.graph.module, nn.Module, {}).eval()
         self.device = self.graph.device
         self._cloned = False  # values that a later step of the network overwrites

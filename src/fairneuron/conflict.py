@@ -175,9 +175,10 @@ def neuron_pulls(
             gap = gap + (scores.true * t).sum() if BY_CLASS & {*criteria} else gap
             goals = (gap, loss * float(w.sum()) / len(data))
             for goal, total in zip(goals, (of_gap, of_loss), strict=True):
-                gradients = torch.autograd.grad(goal, flat, retain_graph=True)
+                gradients = torch.autograd.grad(goal, flat, retain_graph=True, allow_unused=True)
                 for sum_, gradient in zip(total, gradients, strict=True):
-                    sum_ += gradient  # noqa: PLW2901  # in place
+                    if gradient is not None:
+                        sum_ += gradient  # noqa: PLW2901  # in place
     position = {name: i for i, name in enumerate(parameters)}
     active, neurons = _active_shares(graph, data), []
     for layer in graph.neurons.values():

@@ -127,7 +127,7 @@ def _between(slicer: Slicer, index: int, counts: Ints) -> Iterator[_Layer]:
     ):
         return
     rule = units.rules[index]
-    predecessor = rule.predecessor.expand(rule.units, -1).numpy() - places.start
+    predecessor = rule.predecessor.cpu().expand(rule.units, -1).numpy() - places.start
     yield _Layer(graph.owner.get(index), graph.owner.get(source), predecessor, counts)
 
 

@@ -72,7 +72,9 @@ class DataChoice:
         """One of "builtin", "table", "arrays" and "images"."""
         if self.data in SOURCES:
             return "builtin"
-        if self.data in KNOWN or (self.data is not None and Path(self.data).is_dir()):
+        if self.data in KNOWN:
+            return "images"
+        if self.data is not None and self.target is None and Path(self.data).is_dir():
             return "images"
         return "arrays" if self.files[0].suffix.lower() in ARRAY_FILES else "table"
 

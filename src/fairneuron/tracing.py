@@ -192,7 +192,8 @@ def _in_place(model: nn.Module, node: fx.Node) -> bool:
 def _unsupported(name: str, kind: str) -> ModelError:
     return ModelError(
         "model-unsupported",
-        "In eval mode a step must be a function of each row alone, and overwrite no view",
+        "A layer must have units, and in eval mode a step must be a function of each row alone and "
+        "overwrite no view",
         got=f"{kind} at {name!r}",
         cure="Normalise by stored statistics; switch dropout off if not self.training.",
     )
@@ -290,6 +291,9 @@ class _Builder:
                 got=f"an output that ends in the activation {last.name!r}",
                 cure="Leave the last activation out; we apply sigmoid or softmax ourselves.",
             )
+        for one in graph.weighted:
+            if not len(graph.weight(one)):
+                raise _unsupported(one.name, "a layer without units")
         if not graph.hidden:
             raise ModelError(
                 "model-no-hidden",

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from typing import Any
 
@@ -128,6 +128,14 @@ class Units:
     rules: dict[int, Rule]
     of: dict[int, torch.Tensor] = field(repr=False)
     total: int
+
+    def to(self, device: torch.device) -> Units:
+        """The same, for kept synapses that are on a device."""
+        rules = {
+            layer: replace(rule, predecessor=rule.predecessor.to(device))
+            for layer, rule in self.rules.items()
+        }
+        return replace(self, rules=rules)
 
     def places(self, layer: int) -> slice:
         """Where a layer's units are among all."""
@@ -508,7 +516,7 @@ def _(
 
     def read(values: list[torch.Tensor]) -> torch.Tensor:
         found = functional.embedding(values[0].long(), graph.weight(layer)).double()
-        return found.flatten(1, -2).transpose(1, 2)  # (n, features, positions)
+        return found.reshape(len(found), -1, units).transpose(1, 2)  # (n, features, positions)
 
     return Rule(units, sources[0].reshape(-1).clone(), read), torch.arange(units)
 

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from fairneuron.commands.common import at_work, print_json, table_of
-from fairneuron.errors import require_known, require_range
+from fairneuron.errors import OptionError, require_range
 from fairneuron.options import AsJson, Gamma, Part, Theta, part_of, with_subject
 from fairneuron.report.terminal import print_paths
+from fairneuron.settings import PaperSettings
 from fairneuron.subject import Subject
 
 
@@ -19,7 +20,20 @@ def paths(
     subject: Subject,
     gamma: Gamma = 0.9,
     theta: Theta = 1e-3,
-    contribution: Annotated[str, typer.Option(help="signed or absolute.")] = "signed",
+    contribution: Annotated[
+        str,
+        typer.Option(help="signed, absolute, or gradient (of units, for networks of any layers)."),
+    ] = "signed",
+    level: Annotated[
+        str, typer.Option(help="What a path is a set of: synapses or units.")
+    ] = "synapses",
+    layers: Annotated[str, typer.Option(help="all, or the last one with weights.")] = "all",
+    similarity: Annotated[
+        float | None,
+        typer.Option(
+            help="Count samples on paths of units that have this share in common as well."
+        ),
+    ] = None,
     part: Part = "train",
     top: Annotated[
         int | None,
@@ -37,7 +51,16 @@ def paths(
     """Count the activation paths of samples; see whose are rare, and which neurons are on them."""
     require_range("gamma", gamma, 0, 1, open_low=True)
     require_range("theta", theta, 0, 1)
-    require_known("option-contribution", "contribution", contribution, ("signed", "absolute"))
+    known = PaperSettings(
+        contribution=contribution, level=level, layers=layers, similarity=similarity
+    )
+    if show is not None and contribution == "gradient":
+        raise OptionError(
+            "option-path",
+            "A path has synapses where slicing has exact rules",
+            got="--show with --contribution gradient",
+            cure="Leave one of them out.",
+        )
     top = (20 if as_json else 5) if top is None else top
     require_range("top", top, 1, math.inf, open_high=True)
     require_range("show", show or 0, 0, math.inf, open_high=True)
@@ -54,7 +77,14 @@ def paths(
         model = load_model(subject, parts, progress)
         data = part_at(parts, index)
         found = activation_paths(
-            model, data.x, gamma=gamma, contribution=contribution, progress=progress
+            model,
+            data.x,
+            gamma=gamma,
+            contribution=known.contribution,
+            level=known.level,
+            layers=known.layers,
+            similarity=known.similarity,
+            progress=progress,
         )
         shown = {} if show is None else {"path": describe_path(model, data, found, show)}
         used = summarise_neurons(model, data, found, theta, top=top, progress=progress)

@@ -81,9 +81,12 @@ class Stack:
             shared: Whether all get the same inputs ``(n, features)``, or each its own ``(networks,
                 n, features)``.
         """  # either way the products are batched: their bits do not depend on how many there are
+        of_network = {n for n, _ in network.named_parameters(remove_duplicate=False)}
+        of_network |= {n for n, _ in network.named_buffers(remove_duplicate=False)}
 
         def run(tensors: Tensors, x: torch.Tensor) -> torch.Tensor:
-            return logits(lambda x: functional_call(network, tensors, (x,)), x)
+            own = {name: t for name, t in tensors.items() if name in of_network}
+            return logits(lambda x: functional_call(network, own, (x,)), x)
 
         many = vmap(run)
         if not shared:
@@ -97,9 +100,10 @@ class Stack:
             losses: ``(networks,)``; each depends on its own row alone, and so does its gradient.
             trained: ``(networks,)``.
         """
-        gradients = torch.autograd.grad(losses.sum(), list(self.tensors.values()))
+        tensors = list(self.tensors.values())
+        gradients = torch.autograd.grad(losses.sum(), tensors, allow_unused=True)
         for place, gradient in zip(self._places.values(), gradients, strict=True):
-            place.copy_(gradient)
+            place.zero_() if gradient is None else place.copy_(gradient)
         if self._free is not None:
             self._gradients.mul_(self._free)
         for row, gradient, go in zip(self.rows, self._gradients, trained, strict=True):
