@@ -15,6 +15,7 @@ from torch import nn
 
 import fairneuron as fn
 from fairneuron.models import mlp
+from fairneuron.reproduce.resnet import resnet18
 
 TEXT = """## CUDA
 
@@ -34,10 +35,12 @@ def networks(quick: bool) -> list[tuple[str, nn.Module, torch.Tensor]]:
     net = fn.train_classifier(train, valid, hidden=(128,) * 3, seed=0, schedule=schedule)
     torch.manual_seed(0)
     n = 2000 if quick else 20_000
+    images = torch.randn(n // 10, 3, 32, 32)
     return [
         ("census, standardised, 3 × 128", net, train.x[:2000] if quick else train.x),
         ("untrained, 4 × 512", mlp(128, (512,) * 4).eval(), torch.randn(n, 128)),
         ("untrained, 2 × 128, 100 inputs", mlp(100, (128, 128)).eval(), torch.randn(10 * n, 100)),
+        ("untrained, ResNet-18, 3 × 32 × 32", resnet18().eval(), images),
     ]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import gpu
 import memory
+import networks
 import search
 import slicing
 import startup
@@ -62,7 +63,7 @@ def main() -> None:
         wide=", few turns on small data" if options.quick else "",
     )
     sections = [introduction]
-    local = (m.section for m in (slicing, memory, training, search, startup))
+    local = (m.section for m in (slicing, networks, memory, training, search, startup))
     for measure in (*local, on_cuda):
         print(f"{measure.__module__} ...", file=sys.stderr)
         sections.append(measure(options.quick))

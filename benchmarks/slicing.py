@@ -156,9 +156,10 @@ class Sliced:
 
     def rows(self) -> float:
         """Active neurons per sample."""
-        linear = [layer.index for layer in self.slicer.graph.linear]
+        units = self.slicer.units
+        weighted = [units.places(layer.index) for layer in self.slicer.graph.weighted]
         active = [self.slicer.signatures(values)[1] for values in self.values]
-        return sum(float(a[index].sum()) for a in active for index in linear) / len(self.x)
+        return sum(float(a[:, own].sum()) for a in active for own in weighted) / len(self.x)
 
 
 def row(network: Network, turns: int) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import fairneuron as fn
+from fairneuron.activations import _Convolution, _in_float64
 from fairneuron.errors import ModelError
 from fairneuron.graph import Convolution
 from fairneuron.slicing import Slicer
@@ -330,3 +331,27 @@ def test_convolutions_know_their_geometry() -> None:
     (layer,) = [s for s in trace(net).layers if isinstance(s, Convolution)]
     assert layer.padding == ((1, 2), (1, 2))
     assert (layer.stride, layer.dilation, layer.groups) == ((1, 1), (1, 1), 1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    size=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    padding=st.sampled_from([0, 1, (2, 1), "valid"]),
+    mode=st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
+)
+def test_convolutions_in_float64_are_torchs_own(  # noqa: PLR0917
+    seed: int, size: tuple[int, int], stride: int, dilation: int, padding: object, mode: str
+) -> None:
+    """As a matrix product, whatever the geometry."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layer = nn.Conv2d(
+            3, 4, size, stride, padding, dilation, bias=seed % 2 > 0, padding_mode=mode
+        )
+    x = image(3, 7, 6, seed=seed, n=3).double()
+    twin = _in_float64(nn.Sequential(layer), nn.Sequential, {})[0]
+    assert type(twin) is _Convolution
+    torch.testing.assert_close(twin(x), layer.double()(x).detach())

@@ -212,6 +212,7 @@ def path_neurons(
     names: Sequence[str] | None = None,
     gamma: float = 0.9,
     contribution: str = "signed",
+    layers: str = "all",
     means: Means | None = None,
     batch_size: int | None = None,
     progress: Progress = quiet,
@@ -229,6 +230,7 @@ def path_neurons(
         names: Of the cells, those without a sample too; their numbers unless given.
         gamma: As for ``activation_paths``.
         contribution: As for ``activation_paths``.
+        layers: As for ``activation_paths``.
         means: As for ``activation_paths``; those of the paths, if the cells were made from them.
         batch_size: As for ``activation_paths``.
         progress: Told after each batch; of how many samples, if that is known, else 0.
@@ -245,12 +247,12 @@ def path_neurons(
     cell, cells = _numbered(by, names)
     batches = Batches(x, batch_size, once=means is not None)
     _require_as_many(cell, batches.samples or len(cell))
-    slicer = make_slicer(model, batches.peek(), gamma, contribution)
+    slicer = make_slicer(model, batches.peek(), gamma, contribution, layers)
     slicer.relative_to(slicer.activations.means(batches, progress) if means is None else means)
-    layers = [_Neurons(name, own[0].stop - own[0].start, own) for name, own in slicer.layers]
+    neurons = [_Neurons(name, own[0].stop - own[0].start, own) for name, own in slicer.layers]
     device = slicer.device
     counts = [
-        torch.zeros(len(cells), layer.units, dtype=torch.int64).to(device) for layer in layers
+        torch.zeros(len(cells), layer.units, dtype=torch.int64).to(device) for layer in neurons
     ]
     done = 0
     for values in slicer.activations.of(batches):
@@ -258,13 +260,13 @@ def path_neurons(
         first, done = done, done + len(signature)
         _require_as_many(cell, max(done, len(cell)))
         here = torch.from_numpy(cell[first:done]).to(device)  # (batch,)
-        for layer, count in zip(layers, counts, strict=True):
+        for layer, count in zip(neurons, counts, strict=True):
             on = [active[:, places] for places in layer.places]  # (batch, units) bool each
             count.index_add_(0, here, reduce(torch.logical_or, on).long())
         progress("neurons on paths", done, batches.total)
     _require_as_many(cell, done)
     return PathNeurons(
-        layers=tuple(layer.name for layer in layers),
+        layers=tuple(layer.name for layer in neurons),
         counts=tuple(count.cpu().numpy() for count in counts),
         cells=cells,
         samples=np.bincount(cell, minlength=len(cells)),

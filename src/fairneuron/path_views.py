@@ -57,6 +57,7 @@ def summarise_neurons(
         names=names,
         gamma=paths.gamma,
         contribution=paths.contribution,
+        layers=paths.layers,
         means=paths.means,
         progress=progress,
     )

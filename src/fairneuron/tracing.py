@@ -368,7 +368,10 @@ class _Builder:
         sources = self._sources(node)
         plain = not any(given.get(name) for name in ("dropout_p", "enable_gqa"))
         alone = given.get("attn_mask") is None and len(sources) == 3
-        if node.target is not functional.scaled_dot_product_attention or not (plain and alone):
+        known = not any(isinstance(given.get(n), fx.Node) for n in ("is_causal", "scale"))
+        if node.target is not functional.scaled_dot_product_attention or not (
+            plain and alone and known
+        ):
             return None
         return Heads(node.name, index, sources, bool(given.get("is_causal")), given.get("scale"))
 

@@ -25,22 +25,27 @@ class Tracer(fx.Tracer):
     ) -> Any:
         """Writes a layer out if it can be, else records it as a step."""
         unfold = _UNFOLDED.get(type(m))
-        if unfold is not None and (unfolded := unfold(m, *args, **kwargs)) is not None:
+        hooked = m._forward_hooks or m._forward_pre_hooks
+        if (
+            unfold is not None
+            and not hooked
+            and (unfolded := unfold(m, *args, **kwargs)) is not None
+        ):
             return unfolded
         return super().call_module(m, forward, args, kwargs)
 
 
 def _attention(
-    m: nn.MultiheadAttention, query: Any, key: Any, value: Any, *masks: Any, **options: Any
+    m: nn.MultiheadAttention, query: Any, key: Any, value: Any, *others: Any, **options: Any
 ) -> tuple[Any, None] | None:
     """Self-attention; the weights that the module would return beside it are left out."""
-    options.pop("need_weights", None)
-    options.pop("average_attn_weights", None)
+    names = ("key_padding_mask", "need_weights", "attn_mask", "average_attn_weights", "is_causal")
+    options |= dict(zip(names, others, strict=False))
+    for name in ("need_weights", "average_attn_weights"):
+        options.pop(name, None)
     one = query is key and key is value
     plain = m.in_proj_weight is not None and m.bias_k is None and not m.add_zero_attn
-    if not (one and plain and m.batch_first) or any(o is not None for o in options.values()):
-        return None
-    if any(mask is not None for mask in masks[:1]):
+    if not (one and plain and m.batch_first) or _masked((), options):
         return None
     both = functional.linear(query, m.in_proj_weight, m.in_proj_bias)
     q, k, v = (

@@ -165,18 +165,17 @@ def find_units(graph: Graph, example: torch.Tensor) -> Units:
             raise _no_rule(layer, layer.kind)
     some = example[:1] if len(example) else example.new_zeros(1, *example.shape[1:])
     x = placed(graph.module, torch.cat([some, some]))  # two, as a batch of one may be squeezed
-    refusal: FairNeuronError | None = None
+    refusals: list[tuple[int, FairNeuronError]] = []
     with evaluation(graph.module):
         for numbers in _numberings(x[:1]):
             finder = _Finder(graph, numbers.expand(x.shape))
             try:
                 finder.run(x)
             except ModelError as error:
-                refusal = refusal or error
+                refusals.append((finder.done, error))
             else:
                 return finder.found()
-    assert refusal is not None  # noqa: S101  # there is a numbering
-    raise refusal
+    raise max(refusals, key=lambda refusal: refusal[0])[1]  # of the one that came the furthest
 
 
 def _no_rule(layer: Layer, kind: str) -> ModelError:
@@ -205,16 +204,22 @@ class _Finder(Recorder):
     Args:
         graph: The network's.
         numbers: ``(n, …)`` of the units of the input.
+
+    Attributes:
+        done: How many steps have numbers.
     """
 
     def __init__(self, graph: Graph, numbers: torch.Tensor) -> None:
         super().__init__(graph, lambda *_: None)
         self._of_input = numbers
         self._numbers: dict[fx.Node, Any] = {}
+        self._rows: dict[
+            fx.Node, Any
+        ] = {}  # whose each value is, the first sample's or the other's
         self._of: dict[int, torch.Tensor] = {}
         self._first: dict[int, int] = {}
         self._rules: dict[int, Rule] = {}
-        self._total = 0
+        self._total = self.done = 0
 
     def found(self) -> Units:
         for rule in self._rules.values():
@@ -226,11 +231,16 @@ class _Finder(Recorder):
         value = super().run_node(n)
         index = self._index.get(n.name)
         if index is None:
-            self._numbers[n] = _constant(value)
+            self._numbers[n] = _constant(value, CONSTANT)
+            self._rows[n] = _constant(value, math.nan)
             return value
         layer = self._graph.layers[index]
+        if not isinstance(layer, Layout):
+            self._require_samples_first(layer)
+            self._rows[n] = _rows(value)
         numbers = self._number(layer, n, value)
         self._numbers[n] = numbers
+        self.done += 1
         if isinstance(numbers, torch.Tensor):
             self._of[index] = numbers[0].long()
         return value
@@ -259,14 +269,26 @@ class _Finder(Recorder):
         self._total += units
         return first
 
+    def _require_samples_first(self, layer: Layer) -> None:
+        """Rules read each sample's own values, along the first axis."""
+        for source in layer.sources:
+            rows = self._rows[self._nodes[self._graph.node_of[source]]]
+            there = isinstance(rows, torch.Tensor) and rows.ndim > 0 and len(rows) == 2
+            if not there or not (rows.isnan() | (rows == _rows(rows))).all():
+                raise _no_rule(layer, "a step whose first axis is not that of the samples")
+
     def _moved(self, layer: Layout, node: fx.Node) -> Any:
         """The numbers after a step that moves or pools them."""
         if not layer.pools:
-            return self._on_numbers(node, lambda numbers: numbers)
-        ones = self._on_numbers(node, torch.ones_like)
-        means = self._on_numbers(node, lambda n: n + 2) / ones  # of those pooled, all above 0
-        squares = self._on_numbers(node, lambda n: (n + 2) ** 2) / ones
-        least = -self._on_numbers(node, lambda numbers: -(numbers + 2)) / ones
+            self._rows[node] = self._on(self._rows, layer, node)
+            return self._on(self._numbers, layer, node)
+        ones = self._on(self._numbers, layer, node, torch.ones_like)
+        if not isinstance(ones, torch.Tensor):
+            raise _no_rule(layer, "pooling that gives indices too")
+        self._rows[node] = self._on(self._rows, layer, node) / ones
+        means = self._on(self._numbers, layer, node, lambda n: n + 2) / ones  # all are above 0
+        squares = self._on(self._numbers, layer, node, lambda n: (n + 2) ** 2) / ones
+        least = -self._on(self._numbers, layer, node, lambda n: -(n + 2)) / ones
         numbers = means.round()
         close = [
             torch.allclose(a, b, rtol=1e-9)
@@ -276,23 +298,37 @@ class _Finder(Recorder):
             raise _no_rule(layer, "pooling over several units")
         return numbers - 2
 
-    def _on_numbers(self, node: fx.Node, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-        values, given = self.env, {}
+    def _on(
+        self,
+        given: dict[fx.Node, Any],
+        layer: Layer,
+        node: fx.Node,
+        change: Callable[[torch.Tensor], torch.Tensor] = lambda numbers: numbers,
+    ) -> Any:
+        """What a step makes of numbers in the place of values."""
+        values, self.env = self.env, {}
         for source in node.all_input_nodes:
-            numbers = self._numbers[source]
+            numbers = given[source]
             floating = isinstance(numbers, torch.Tensor) and numbers.is_floating_point()
-            given[source] = change(numbers) if floating else numbers
-        self.env = given
+            self.env[source] = change(numbers.contiguous()) if floating else numbers
         try:
             return self.run_step(node)
+        except ModelError:  # it ran on the values
+            raise _no_rule(layer, "a step that chooses by values") from None
         finally:
             self.env = values
 
 
-def _constant(value: Any) -> Any:
+def _constant(value: Any, number: float) -> Any:
     """Numbers in the place of what does not depend on the input; places and sizes stay."""
     floating = isinstance(value, torch.Tensor) and value.is_floating_point()
-    return torch.full(value.shape, float(CONSTANT), dtype=torch.float64) if floating else value
+    return torch.full(value.shape, float(number), dtype=torch.float64) if floating else value
+
+
+def _rows(value: torch.Tensor) -> torch.Tensor:
+    """The number of the sample of each value ``(n, …)``."""
+    rows = torch.arange(len(value), dtype=torch.float64)
+    return rows.reshape(-1, *[1] * (value.ndim - 1)).expand(value.shape)
 
 
 class _MixedUnitsError(Exception):

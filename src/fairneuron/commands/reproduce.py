@@ -21,7 +21,12 @@ ALL = "all"
 
 @configured
 def reproduce(  # typer reads options from a function's parameters
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(TITLES)}, or {ALL}.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help=f"One of {', '.join(TITLES)}; or {ALL}: all whose data come with the package."
+        ),
+    ],
     out: Annotated[
         Path,
         typer.Option(help="Folder for records, page and plots; an earlier one is gone on with."),
@@ -30,8 +35,15 @@ def reproduce(  # typer reads options from a function's parameters
     data: Annotated[
         str | None,
         typer.Option(
-            help="Parts to run, with commas: census, credit, compas, compas-published.",
+            help="Parts to run, with commas: census, credit, compas, compas-published; of table7 "
+            "mnist, cifar10.",
             show_default="all of them",
+        ),
+    ] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(
+            help="File with some images of CIFAR-10 (.npz), for table7 in the place of all of them."
         ),
     ] = None,
     quick: Annotated[
@@ -61,10 +73,11 @@ def reproduce(  # typer reads options from a function's parameters
     require_place(out)
 
     from fairneuron.compare.plots import require_matplotlib
-    from fairneuron.reproduce.run import experiments_of, run_experiment
+    from fairneuron.reproduce.run import experiments_of, require_possible, run_experiment
 
     parts = None if data is None else names_of(data)
     names = experiments_of(parts) if name == ALL else [name]
+    require_possible(names, data=parts, sample=sample, quick=quick)
     if not no_plots and any(each.startswith("figure") for each in names):
         require_matplotlib()  # before the tables, which take hours
     with resumable(out) as run, at_work() as progress:
@@ -74,6 +87,7 @@ def reproduce(  # typer reads options from a function's parameters
                 run,
                 seeds=seeds,
                 data=parts,
+                sample=sample,
                 quick=quick,
                 plots=not no_plots,
                 workers=workers,

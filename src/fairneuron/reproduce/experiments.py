@@ -22,7 +22,7 @@ from fairneuron.baselines.dropout import random_samples
 from fairneuron.clustering import rare_paths, summarise_paths
 from fairneuron.compare.methods import METHODS, MakeMitigator, Named
 from fairneuron.compare.protocol import Clock, Job, plain
-from fairneuron.compare.records import Key, Record
+from fairneuron.compare.records import Record
 from fairneuron.compare.setting import OneDataset, PaperNetwork, Setting
 from fairneuron.counterfactual import counterfactual_flip_rate
 from fairneuron.data.builtin import SOURCES, load_dataset
@@ -59,7 +59,6 @@ GAMMA, THETA, DROPOUT = 0.9, 1e-3, 0.1
 FIGURE4 = {"gamma": 0.6, "theta": 0.03}
 FIGURE5 = {"gamma": 0.95, "theta": 0.01}
 """Held fixed while the other one varies. Both as in the release's FN/plot_figures.py."""
-_CRITERION = "dp"
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,11 @@ class Scale:
 
     Attributes:
         quick: Whether it only shows that everything runs: few rows, epochs and values.
+        sample: A file with a part of CIFAR-10, to take in the place of all of it.
     """
 
     quick: bool = False
+    sample: str | None = None
 
     @property
     def rows(self) -> int | None:
@@ -118,6 +119,11 @@ class PaperSetting(Setting):
     scale: Scale = Scale()
     loss: Loss | None = None
 
+    @property
+    def schedule(self) -> Schedule:
+        """Of the naive model's training."""
+        return self.scale.schedule
+
     def base(self, parts: Parts, seed: int) -> nn.Module:
         """The naive model.
 
@@ -125,20 +131,23 @@ class PaperSetting(Setting):
             ModelError: If it diverges.
         """
         model = self._start(parts, seed)
-        schedule, terms = self.scale.schedule, Terms(self.loss)
-        if not train(model, parts[0], parts[1], schedule, seed=seed, terms=terms):
+        if not self._train(model, parts, seed):
             raise ModelError(
                 "model-diverged",
                 "Training must keep the loss finite",
-                got=f"a learning rate of {schedule.learning_rate}",
+                got=f"a learning rate of {self.schedule.learning_rate}",
                 cure="Scale the inputs.",
             )
         return model.eval()
 
+    def _train(self, model: nn.Module, parts: Parts, seed: int) -> bool:
+        """Trains it in place; whether every loss was finite."""
+        return train(model, *parts[:2], self.schedule, seed=seed, terms=Terms(self.loss))
+
     def describe(self) -> dict[str, Any]:
         """See ``Setting``."""
         return super().describe() | {
-            "schedule": asdict(self.scale.schedule),
+            "schedule": asdict(self.schedule),
             "quick": self.scale.quick,
         }
 
@@ -319,7 +328,7 @@ def steps(model: nn.Module, parts: Parts, seed: int, scale: Scale) -> list[Confi
     with clocks["training"]:
         train(network, *parts[:2], scale.schedule, seed=seed, dropped=rare, run=twin)
     with clocks["search"]:
-        search = cast("Any", methods_of(scale)[OURS]({_CRITERION: 0.05}))
+        search = cast("Any", methods_of(scale)[OURS]({"dp": 0.05}))
         for _ in search.candidates(model, parts[0], parts[1], seed=seed):
             pass
     return [{"settings": {"step": name}, **clock.to_dict()} for name, clock in clocks.items()]
@@ -445,100 +454,6 @@ PUBLISHED_METHODS: dict[str, Measure] = {
 PUBLISHED_MEASURES = PUBLISHED_METHODS | {
     over: partial(sweep, over=over, published=True) for over in ("theta", "gamma")
 }
-
-
-# Which records an experiment reads
-
-
-@dataclass(frozen=True)
-class Source:
-    """Records of one kind and part.
-
-    Attributes:
-        kind: "methods", "measures" or "published".
-        part: One of ``PARTS``.
-        names: Methods or measures.
-    """
-
-    kind: str
-    part: str
-    names: tuple[str, ...]
-
-    @property
-    def folder(self) -> str:
-        """Where its records are, below the output folder."""
-        return f"{self.kind}-{self.part}"
-
-    def keys(self, seeds: Sequence[int]) -> list[Key]:
-        """Those of its records."""
-        return [(seed, name, _CRITERION) for seed in seeds for name in self.names]
-
-    def jobs(
-        self, setting: Setting, missing: Sequence[Key], bases: Callable[[int], Any], scale: Scale
-    ) -> Iterator[Job]:
-        """What computes the records that are missing, a job per seed.
-
-        Args:
-            setting: Of the part.
-            missing: Their keys.
-            bases: Seed to the base model's figures in records of before.
-            scale: Of the experiment.
-        """
-        for seed in dict.fromkeys(seed for seed, _, _ in missing):
-            wanted = tuple((name, criterion) for s, name, criterion in missing if s == seed)
-            known = self._known(scale)
-            methods = {name: known[name] for name, _ in wanted}
-            given = (setting, methods, seed, wanted, bases(seed), self.folder)
-            if self.kind == "methods":
-                yield MethodsJob(*given)
-            else:
-                yield (MeasuresJob if self.kind == "measures" else PublishedJob)(*given, scale)
-
-    def _known(self, scale: Scale) -> Mapping[str, MakeMitigator]:
-        if self.kind == "methods":
-            return methods_of(scale)
-        table = MEASURES if self.kind == "measures" else PUBLISHED_MEASURES
-        return cast("Mapping[str, MakeMitigator]", table)  # their job calls them otherwise
-
-
-DATA_SETS = (CENSUS, CREDIT, COMPAS)
-
-
-def sources_of(name: str, scale: Scale, data: Sequence[str] | None = None) -> tuple[Source, ...]:
-    """The records that a table or figure is made of; tables 4 and 5 share theirs.
-
-    Args:
-        name: Of the experiment.
-        scale: Of it.
-        data: The parts that are wanted; unless given all, in a quick run without Census.
-    """
-    wanted = data
-    if wanted is None:  # Census has the largest network: a quick run goes without it, unless asked
-        wanted = (CREDIT, COMPAS, PUBLISHED) if scale.quick else PARTS
-    return tuple(each for each in _all_sources(name, scale) if each.part in wanted)
-
-
-def _all_sources(name: str, scale: Scale) -> tuple[Source, ...]:
-    methods = tuple(methods_of(scale))
-    measured = {"table2": "clusters", "table3": "ablations", "table6": "steps"}
-    if name in measured:
-        return tuple(Source("measures", part, (measured[name],)) for part in DATA_SETS)
-    if name == "table4":
-        published = Source("published", PUBLISHED, tuple(PUBLISHED_METHODS))
-        return (*(Source("methods", part, methods) for part in DATA_SETS), published)
-    if name == "table5":
-        costly = tuple(m for m in methods if m != "naive")
-        return tuple(Source("methods", part, costly) for part in DATA_SETS)
-    if name == "figure4":
-        return (Source("measures", COMPAS, ("paths",)),)
-    if name == "figure5":
-        over = ("theta", "gamma")
-        return (
-            Source("measures", COMPAS, over),
-            Source("methods", COMPAS, (EA,)),
-            Source("published", PUBLISHED, over),
-        )
-    return ()
 
 
 def figures_of_configuration(configuration: Configuration) -> dict[str, float | None]:

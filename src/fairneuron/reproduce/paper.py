@@ -17,6 +17,7 @@ TITLES: dict[str, str] = {
     "table4": "FairNeuron beside other methods",
     "table5": "Cost, as a ratio to ordinary training",
     "table6": "Cost per step, as a ratio to ordinary training",
+    "table7": "Gaps between the classes of images",
     "figure4": "Samples per activation path",
     "figure5": "Effect of θ and γ",
 }

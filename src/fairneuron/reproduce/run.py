@@ -17,18 +17,14 @@ from fairneuron.compare.running import require_workers, run_jobs
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import OptionError, require_known
 from fairneuron.io import to_json, write_file
-from fairneuron.reproduce.experiments import (
-    PARTS,
-    PUBLISHED,
-    Scale,
-    Source,
-    setting_of,
-    sources_of,
-)
+from fairneuron.reproduce.experiments import PARTS, PUBLISHED, Scale, setting_of
+from fairneuron.reproduce.image_tables import table7
+from fairneuron.reproduce.images import CIFAR, IMAGES, require_images
 from fairneuron.reproduce.paper import TITLES
 from fairneuron.reproduce.place import require_place
 from fairneuron.reproduce.plots import plots_of
 from fairneuron.reproduce.published import THRESHOLD
+from fairneuron.reproduce.sources import ALL_PARTS, Source, sources_of
 from fairneuron.reproduce.tables import Found, data_sets, page, sections
 from fairneuron.state import State
 from fairneuron.training import Progress, quiet
@@ -54,7 +50,7 @@ class Reproduction:
     def _sections(self) -> list[dict[str, Any]]:
         if self.name == "table1":
             return data_sets(_described(Scale(self.quick)))
-        return sections(self.name, self.found)
+        return table7(self.found) if self.name == "table7" else sections(self.name, self.found)
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, the paper's too, as plain values for JSON."""
@@ -111,6 +107,7 @@ def reproduce(
     *,
     seeds: int | Sequence[int] = 10,
     data: Sequence[str] | None = None,
+    sample: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     quick: bool = False,
     plots: bool = True,
@@ -121,13 +118,16 @@ def reproduce(
     """Runs an experiment of the FairNeuron paper, and shows the paper's figures beside ours.
 
     Data, networks, splits (7:1:2) and training are the paper's. Data are without the leaks of the
-    published COMPAS pipeline, which table 4 has as a part of its own.
+    published COMPAS pipeline, which table 4 has as a part of its own. Table 7 is of images, in
+    their makers' parts; all of CIFAR-10 needs a CUDA device.
 
     Args:
-        name: "table1" to "table6", "figure4" or "figure5".
+        name: "table1" to "table7", "figure4" or "figure5".
         seeds: How many, from 0; or which.
-        data: "census", "credit", "compas" or "compas-published", to run a part of the experiment;
-            all that it is of unless given.
+        data: "census", "credit", "compas" or "compas-published", or of table 7 "mnist" or
+            "cifar10", to run a part of the experiment; all that it is of unless given.
+        sample: A file with some of the images of CIFAR-10 (``.npz``), in the place of all of them:
+            a smaller network and two seeds at most, marked as such in what is written.
         out: A folder for records, page and plots. Records in it are not computed again, and those
             of a run that was stopped are kept; experiments can share it, and tables 4 and 5 share
             records.
@@ -147,23 +147,49 @@ def reproduce(
         OptionError: For an unknown name, values out of range, records of other settings, and a Ray
             that is missing, does not answer or has no CPU.
         OutputError: If the folder cannot be written.
+        DataError: For images that are not on this machine, and all of CIFAR-10 without CUDA.
     """
     require_known("option-reproduce", "experiment", name, TITLES)
     require_workers(workers, on)
     options: dict[str, Any] = {
         "seeds": seeds,
         "data": data,
+        "sample": None if sample is None else os.fspath(sample),
         "quick": quick,
         "plots": plots,
         "workers": workers,
         "on": on,
         "progress": progress,
     }
+    require_possible([name], data=data, sample=options["sample"], quick=quick)
     if out is None:
         return run_experiment(name, None, **options)
     require_place(Path(out))
     with State(Path(out)) as run:
         return run_experiment(name, run, **options)
+
+
+def require_possible(
+    names: Sequence[str], *, data: Sequence[str] | None, sample: str | None, quick: bool
+) -> None:
+    """Refuses, before any work, parts that experiments do not have or that cannot be run here.
+
+    Raises:
+        OptionError: For unknown parts, and a sample that is of no use.
+        DataError: For images that are not on this machine, and all of CIFAR-10 without CUDA.
+    """
+    for part in data or ():
+        require_known("option-data", "part of an experiment", part, ALL_PARTS)
+    scale = Scale(quick, sample)
+    parts = {source.part for name in names for source in sources_of(name, scale, data)}
+    require_images([part for part in IMAGES if part in parts], scale)
+    if sample is not None and CIFAR not in parts:
+        raise OptionError(
+            "option-data",
+            f"A sample takes the place of {CIFAR}, which must be among the parts",
+            got=f"{', '.join(names)} of {', '.join(sorted(parts)) or 'none'}",
+            cure=f"Add --data {CIFAR}, or leave the sample out.",
+        )
 
 
 def run_experiment(
@@ -172,20 +198,22 @@ def run_experiment(
     *,
     seeds: int | Sequence[int],
     data: Sequence[str] | None,
+    sample: str | None,
     quick: bool,
     plots: bool,
     workers: int | None,
     on: str,
     progress: Progress,
 ) -> Reproduction:
-    """Computes the records that are missing and writes the folder of the run; see ``reproduce``."""
-    numbers, scale = seeds_of(seeds)[: 1 if quick else None], Scale(quick)
+    """Computes the records that are missing and writes the folder of the run; see ``reproduce``.
+
+    What ``require_possible`` refuses must have been refused before.
+    """
+    numbers, scale = seeds_of(seeds)[: 1 if quick else None], Scale(quick, sample)
     if run is not None:
         run.agree("run", {"command": "reproduce"})
         if plots and name.startswith("figure"):
             require_matplotlib()
-    for part in data or ():
-        require_known("option-data", "part of an experiment", part, PARTS)
     sources = sources_of(name, scale, data)
     if not sources and name != "table1":
         raise OptionError(
@@ -198,7 +226,7 @@ def run_experiment(
     jobs: list[Job] = []
     steps = 0
     for source in sources:
-        setting = setting_of(source.part, scale)
+        setting = source.setting(scale)
         records = kept[source.folder] = Records(
             setting.describe(),
             versions(),
@@ -238,7 +266,10 @@ def _place(run: State, source: Source) -> Path:
 
 
 def experiments_of(data: Sequence[str] | None = None) -> list[str]:
-    """Names of the experiments that are of some of the parts; of all unless given."""
+    """Names of the experiments that are of some of the parts.
+
+    Unless these are given, of those that come with the package: of no images.
+    """
     wanted = PARTS if data is None else data
     return [n for n in TITLES if n == "table1" or sources_of(n, Scale(), wanted)]
 

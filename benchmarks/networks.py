@@ -1,0 +1,118 @@
+"""Slicing of whole networks: a residual network of images, by the rules of its convolutions.
+
+    python benchmarks/networks.py [--quick]
+
+In forward passes of the same network on the same images, float32, all in turn on one thread.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+import fairneuron as fn
+from fairneuron.reproduce.resnet import resnet18
+
+TEXT = """## Slicing of whole networks
+
+ResNet-18 (`fairneuron.reproduce.resnet`, width 64) on images of 3 × 32 × 32 of noise, after {steps} steps of training on noise (γ = 0.9), in float32 forward passes of the same
+images in batches of 64; processor time of one thread, medians. Nearly all of it is the network's own forward in float64, which makes paths independent of batches: a double convolution costs
+several single ones. Up to some 450 images it runs once, as what is read for the means is remembered (128 MiB); of more it runs twice. Target: at most 10 forward passes.
+
+| images | forward passes, synapses | units | activation × gradient | one forward pass in float64 |
+| --- | --- | --- | --- | --- |
+{rows}
+
+Memory: {small} MB more than before the call at the most for {few} images, {large} MB for {many} (batches of 64).
+"""  # noqa: E501
+STEPS = 20
+
+
+def network(steps: int = STEPS) -> nn.Module:
+    """With statistics and weights that training has moved."""
+    torch.manual_seed(0)
+    net = resnet18().train()
+    optimiser = torch.optim.Adam(net.parameters(), 1e-3)
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(net(torch.randn(32, 3, 32, 32)), torch.arange(32) % 10)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return net.eval()
+
+
+def processor_time(run: Callable[[], object], turns: int) -> float:
+    """Median of some calls."""
+    times = []
+    for _ in range(turns):
+        start = time.process_time()
+        run()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
+
+
+def row(net: nn.Module, images: int, turns: int) -> str:
+    """A line of the table."""
+    x = torch.randn(images, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    twin = network(0).double()
+    twin.load_state_dict(net.state_dict())
+
+    @torch.no_grad()
+    def forward(model: nn.Module, x: torch.Tensor) -> None:
+        for batch in x.split(64):
+            model(batch)
+
+    forward(net, x[:64])
+    one = processor_time(lambda: forward(net, x), turns)
+    cells = [
+        processor_time(lambda o=options: fn.activation_paths(net, x, batch_size=64, **o), turns)
+        for options in ({}, {"level": "units"}, {"contribution": "gradient"})
+    ]
+    double = processor_time(lambda: forward(twin, x.double()), 1)
+    return "| " + " | ".join([str(images), *(f"{c / one:.1f}" for c in (*cells, double))]) + " |"
+
+
+def growth(images: int) -> int:
+    """Peak memory of slicing so many images in a process of its own, over what it had, in MB."""
+    code = f"import networks; networks.print_growth({images})"
+    done = subprocess.run(  # noqa: S603  # our own code
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        cwd=__file__.rpartition("/")[0] or ".",
+    )  # fmt: skip
+    return int(done.stdout)
+
+
+def print_growth(images: int) -> None:
+    """Of this process."""
+    torch.set_num_threads(1)
+    net = network(0)
+    x = torch.randn(images, 3, 32, 32)
+    fn.activation_paths(net, x[:2])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fn.activation_paths(net, x, batch_size=64)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1000)
+
+
+def section(quick: bool) -> str:
+    """The part of ``docs/performance.md``."""
+    torch.set_num_threads(1)
+    net = network(2 if quick else STEPS)
+    counts = (64,) if quick else (256, 1024)
+    rows = "\n".join(row(net, n, 1 if quick else 3) for n in counts)
+    few, many = counts[0], 4 * counts[-1]
+    return TEXT.format(
+        steps=2 if quick else STEPS, rows=rows, few=few, many=many, small=growth(few),
+        large=growth(many),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="Few images and turns.")
+    print(section(parser.parse_args().quick))
