@@ -7,19 +7,23 @@ import pytest
 import torch
 from torch import nn
 
+import fairneuron as fn
 from fairneuron.conflict import (
     Neuron,
     conflict_neurons,
     explain_conflict,
+    gap_penalty,
     incoming_weights,
     neuron_pulls,
     soft_gap,
 )
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError, OptionError
+from fairneuron.models import Scores
 from fairneuron.tracing import trace
 from tests.conftest import made_up
 from tests.test_slicing import Residual
+from tests.test_units import Merged, StepsFirst
 
 SCORES = torch.tensor([0.9, 0.7, 0.2, 0.4, 0.5, 0.1])
 Y = torch.tensor([1, 0, 1, 0, 1, 0])
@@ -191,3 +195,73 @@ def test_residual_networks_have_pulls_and_explanations() -> None:
     assert len(pulls) == 18
     found = explain_conflict(graph, data, conflict_neurons(pulls, 0.2), ("eodds",))
     assert np.isfinite(found.carried)
+
+
+class SamplesFirst(StepsFirst):
+    """The same, with the samples first."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.b(self.a(x.unflatten(1, (2, 5))).relu()).relu()[:, -1])
+
+
+def in_steps(n: int = 90) -> Dataset:
+    """Two steps of five features, with groups and weights."""
+    rng = np.random.default_rng(0)
+    group, y = rng.integers(0, 2, n), rng.integers(0, 2, n)
+    x = rng.normal(size=(n, 10)) + group[:, None]
+    return Dataset.from_arrays(x, y, group, sample_weight=rng.integers(1, 4, n))
+
+
+def test_samples_along_another_axis_are_told_apart() -> None:
+    """The same neurons, by the same weights of samples, as with the samples first."""
+    data, found = in_steps(), []
+    for make in (StepsFirst, SamplesFirst):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            graph = trace(make().eval())
+        pulls = neuron_pulls(graph, data, ("dp",))
+        told = explain_conflict(graph, data, pulls[5:6], ("dp",))
+        found.append([told.gap, told.gap_without, *(p.leverage for p in pulls)])
+    assert found[0] == pytest.approx(found[1], rel=1e-4, abs=1e-7)
+    assert found[0][0] != found[0][1]
+
+
+def test_samples_that_share_an_axis_with_steps_are_refused() -> None:
+    """By the name of the layer."""
+    with pytest.raises(
+        ModelError, match="\\(4, 4\\) for two samples, \\(6, 4\\) for three"
+    ) as caught:
+        neuron_pulls(trace(Merged().eval()), in_steps(), ("dp",))
+    assert caught.value.code == "model-unsupported"
+
+
+class Masked(nn.Module):
+    """Attention that sees the earlier steps alone, by a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.c = nn.Linear(5, 4), nn.Linear(4, 1)
+        self.body = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.register_buffer("mask", torch.ones(2, 2, dtype=torch.bool).triu(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.body(self.a(x.unflatten(1, (2, 5))), src_mask=self.mask)[:, -1])
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_attention_with_masks_is_retrained() -> None:
+    """Its fused step has no gradient, so such networks are trained one by one."""
+    data = in_steps(200)
+    repaired = fn.repair(Masked().eval(), data, data, limit={"dp": 0.01}, strengths=(1.0,))
+    assert len(repaired.trials) > 1
+
+
+def test_class_gaps_are_of_everybody() -> None:
+    """Rows that belong to no compared group count in them too, by their own weight."""
+    out, y = torch.tensor([2.0, -1.0, 0.5, 3.0]), torch.tensor([1, 0, 1, 0])
+    group, known = torch.tensor([0, 1, 2, 2]), torch.tensor([1.0, 1.0, 0.0, 0.0])
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    true = torch.where(y == 1, out, -out).sigmoid()
+    means = [(true * weight)[y == k].sum() / weight[y == k].sum() for k in (0, 1)]
+    found = gap_penalty(("mcd",))(Scores(out, y, False, weight=weight), y, group, known * weight)
+    torch.testing.assert_close(found, (means[0] - means[1]).abs())

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 import fairneuron as fn
 from fairneuron.errors import ModelError, OptionError
@@ -11,7 +13,7 @@ from fairneuron.gradients import GradientSlicer
 from fairneuron.paths import Means
 from tests.test_slicing import data, network
 from tests.test_tracing import Branch
-from tests.test_units import Gate, Recurrent, image, made
+from tests.test_units import Gate, Merged, Recurrent, StepsFirst, Vision, encoder, image, made
 
 
 class Hidden(nn.Module):
@@ -115,6 +117,121 @@ def test_units_of_a_path_are_those_of_its_synapses() -> None:
     of_fine = {p: coarse.path_of[fine.first[p]] for p in range(len(fine))}
     assert [of_fine[p] for p in fine.path_of] == coarse.path_of.tolist()
     assert coarse.level == "units"
+
+
+class StepMajor(StepsFirst):
+    """Puts the first steps of all samples before their second steps."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.a(x.unflatten(1, (2, 5)).transpose(0, 1).reshape(-1, 5)).relu()
+        return self.c(self.b(h).reshape(2, len(x), 4)[-1])
+
+
+@pytest.mark.parametrize("make", [StepsFirst, Merged])
+def test_samples_may_lie_along_any_axis(make: type[StepsFirst]) -> None:
+    """The same attributions as with the samples first; and in batches, even of one."""
+
+    class SamplesFirst(make):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.b(self.a(x.unflatten(1, (2, 5))).relu()).relu()
+            return self.c(h[:, -1] if make is StepsFirst else h.sum(1))
+
+    net, plain, x = seeded(make), seeded(SamplesFirst), image(10, n=9)
+    found = []
+    for each in (net, plain):
+        slicer = GradientSlicer(each, x, 0.9)
+        slicer.relative_to(fn.mean_activations(each, x, contribution="gradient"))
+        found.append(torch.cat(slicer.attributions(x), 1))
+        alone = [torch.cat(slicer.attributions(row[None]), 1) for row in x]
+        torch.testing.assert_close(torch.cat(alone), found[-1])
+    torch.testing.assert_close(*found)
+
+
+def test_values_that_no_axis_tells_apart_by_sample_are_refused() -> None:
+    """By the layer's name."""
+    with pytest.raises(ModelError, match="two samples at 'a'") as caught:
+        fn.activation_paths(seeded(StepMajor), image(10), contribution="gradient")
+    assert caught.value.code == "model-unsupported"
+
+
+class Around(nn.Module):
+    """Has a weight of its own, a second head that nobody reads, and words for places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.places = parametrizations.weight_norm(nn.Linear(3, 4)), nn.Embedding(2, 4)
+        self.head, self.other = nn.Linear(4, 2), nn.Linear(4, 5)
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = (self.a(x.unflatten(1, (2, 3))) + self.places(torch.arange(2))).relu().mean(1)
+        out = self.head(h) * self.scale
+        self.other(h)
+        return out
+
+
+def test_layers_are_those_that_the_logits_come_through() -> None:
+    """Neither what contains others, nor what is not read, nor the head, nor constants."""
+    x = image(6)
+    assert [name for name, _ in GradientSlicer(seeded(Around), x, 0.9).layers] == ["input", "a"]
+    net = Vision(lambda: encoder(first=True))
+    names = [name for name, _ in GradientSlicer(net, image(1, 8, 8), 0.9).layers]
+    assert names[:2] == ["input", "patches"]
+    assert names[-1] == "body.layers.1.linear2"
+
+
+def test_an_input_without_a_gradient_has_no_units() -> None:
+    """It stays the first layer, so that nobody takes another one's units for columns."""
+    x = torch.randint(0, 9, (30, 6)).float()
+    for layers in ("all", "last"):
+        found = fn.path_neurons(
+            seeded(Reader), x, np.arange(30) % 2, contribution="gradient", layers=layers
+        )
+        assert found.layers[0] == "input"
+        assert found.counts[0].shape == (2, 0)
+        assert not any(use.is_input for use in found.over_represented(0, tested=False))
+
+
+def test_steps_in_place_change_no_units() -> None:
+    """The values of a layer are those that it gave."""
+    x = image(5, n=20)
+    made_of = [nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)]
+    net = nn.Sequential(*made_of)
+    expected = fn.activation_paths(net, x, contribution="gradient")
+    net[1].inplace = net[3].inplace = True
+    found = fn.activation_paths(net, x, contribution="gradient")
+    np.testing.assert_array_equal(found.signatures, expected.signatures)
+
+
+class Checkpointed(nn.Module):
+    """Computes a part again for the gradient."""
+
+    def __init__(self, *, reentrant: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 1)
+        self.reentrant = reentrant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.a(x).relu()
+        return self.c(checkpoint(self.b, h, use_reentrant=self.reentrant).relu())
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_checkpointed_modules_have_paths_or_are_refused() -> None:
+    """Those of the older kind have no gradient for values in between."""
+    x = image(5)
+    assert len(fn.activation_paths(Checkpointed(reentrant=False), x, contribution="gradient")) > 1
+    with pytest.raises(ModelError, match="reentrant") as caught:
+        fn.activation_paths(Checkpointed(reentrant=True), x, contribution="gradient")
+    assert caught.value.code == "model-gradient"
+
+
+def test_batches_hold_less_of_larger_networks() -> None:
+    """Their values, for the gradient, take a bounded amount of memory."""
+    small = GradientSlicer(made("residual")[0], image(3, 8, 8), 0.9)
+    large = GradientSlicer(made("residual")[0], image(3, 256, 256, n=2), 0.9)
+    assert small.rows == 256
+    assert large.rows < 64
 
 
 def test_a_model_of_one_layer_has_no_units() -> None:

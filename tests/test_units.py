@@ -103,6 +103,22 @@ class OwnAttention(nn.Module):
         return x + self.out(h.transpose(1, 2).reshape(n, steps, width))
 
 
+class Shuffled(nn.Module):
+    """Channels in two groups that change places; ``squeeze`` takes what axes it can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 4, 1), nn.Linear(8, 2)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = self.a(x).relu().chunk(2, dim=1)
+        h = torch.cat([first, self.b(second)], 1)
+        n, channels, height, width = h.size()
+        h = h.view(n, 2, channels // 2, height, width).transpose(1, 2).contiguous()
+        return self.head(self.pool(h.view(n, channels, height, width)).squeeze())
+
+
 def encoder(*, first: bool) -> nn.TransformerEncoder:
     """Torch's own, of two layers."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=first)
@@ -146,6 +162,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ), (6,),
     ),
     "joined": (Joined, (2, 6, 6)),
+    "shuffled": (Shuffled, (3, 4, 4)),
     "words": (Words, (4,)),
     "tokens": (
         lambda: nn.Sequential(
@@ -312,17 +329,128 @@ class Recurrent(nn.Module):
         return self.c(self.a(self.gru(x[:, None])[0][:, -1]).relu())
 
 
+class StepsFirst(nn.Module):
+    """Puts the steps before the samples, for all but the last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.a(x.unflatten(1, (2, 5)).transpose(0, 1)).relu()
+        return self.c(self.b(h).relu()[-1])
+
+
+class Merged(StepsFirst):
+    """Puts the steps of all samples one after the other."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.b(self.a(x.reshape(-1, 5)).relu()).relu()
+        return self.c(h.reshape(x.shape[0], 2, 4).sum(1))
+
+
+class Chosen(nn.Module):
+    """Rows of a table that its input chooses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(9, 4))
+        self.a, self.c = nn.Linear(10, 4), nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = torch.index_select(self.table, 0, x[:, 0].abs().long())
+        return self.c((self.a(x) + found).relu())
+
+
+class Indexed(nn.Module):
+    """Pools, and gets to know where the largest values were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.pool = nn.Conv1d(1, 2, 3), nn.MaxPool1d(2, return_indices=True)
+        self.c = nn.Linear(8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.pool(self.a(x[:, None]).relu())[0].flatten(1))
+
+
+class Attends(nn.Module):
+    """Attention with an option that one cannot see through."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.a, self.c = kind, nn.Linear(2, 6), nn.Linear(2, 1)
+        self.attention = nn.MultiheadAttention(2, 1, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.a(x.unflatten(1, (5, 2)))
+        if self.kind == "mask":
+            h, mask = h[..., :2], torch.ones(5, 5, dtype=torch.bool).triu(1)
+            return self.c(self.attention(h, h, h, None, False, mask)[0][:, 0])
+        q, k, v = h[:, None, :, :2], h[:, None, :, 2:4], h[:, None, :, 4:]
+        options = (
+            {"scale": 1 / q.size(-1)} if self.kind == "scale" else {"is_causal": q.size(1) > 9}
+        )
+        return self.c(functional.scaled_dot_product_attention(q, k, v, **options)[:, 0, 0])
+
+
 @pytest.mark.parametrize(
     ("net", "said"),
-    [(Gate(), "mul at 'mul'"), (Mixed(), "pooling over several units at 'mean'"),
-     (Recurrent(), "GRU at 'gru'")],
-)  # fmt: skip
+    [
+        (Gate(), "mul at 'mul'"),
+        (Mixed(), "pooling over several units at 'mean'"),
+        (Recurrent(), "GRU at 'gru'"),
+        (StepsFirst(), "first axis is not that of the samples at 'a'"),
+        (Merged(), "first axis is not that of the samples at 'a'"),
+        (Chosen(), "chooses by values at 'index_select'"),
+        (Indexed(), "pooling that gives indices too at 'pool'"),
+        (Attends("mask"), "MultiheadAttention at 'attention'"),
+        (Attends("scale"), "scaled_dot_product_attention at"),
+        (Attends("causal"), "scaled_dot_product_attention at"),
+    ],
+)
 def test_what_has_no_rule_is_refused_by_name(net: nn.Module, said: str) -> None:
     """Before any work, and the error says what takes any network."""
     with pytest.raises(ModelError, match=said) as caught:
-        fn.activation_paths(net, image(5))
+        fn.activation_paths(net, image(5 if isinstance(net, (Gate, Mixed, Recurrent)) else 10))
     assert caught.value.code == "model-unsupported"
     assert 'contribution="gradient"' in caught.value.cure
+
+
+def test_the_refusal_is_of_the_step_that_no_numbering_gets_beyond() -> None:
+    """Tokens mixed along their axis: not the first layer, which reads each token's features."""
+
+    class Mixer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.tokens, self.c = nn.Linear(3, 3), nn.Linear(4, 4), nn.Linear(3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.features(x).relu()
+            return self.c(self.tokens(h.transpose(1, 2)).mean(2))
+
+    with pytest.raises(ModelError, match="reads several units as one at 'tokens'"):
+        fn.activation_paths(Mixer(), image(4, 3))
+
+
+def test_what_cannot_be_traced_can_be_differentiated() -> None:
+    """The error says so, where exact rules were asked for."""
+
+    class Branching(StepsFirst):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) if x.sum() > 0 else super().forward(-x)
+
+    with pytest.raises(ModelError, match='contribution="gradient"') as caught:
+        fn.activation_paths(Branching(), image(10, n=1))
+    assert caught.value.code == "model-untraceable"
+
+
+def test_hooks_on_attention_are_not_lost() -> None:
+    """What has them is left as it is, a step without a rule."""
+    net = Vision(lambda: encoder(first=True)).eval()
+    net.body.layers[1].self_attn.register_forward_hook(lambda *_: None)
+    with pytest.raises(ModelError, match=r"MultiheadAttention at 'body\.layers\.1\.self_attn'"):
+        fn.activation_paths(net, image(1, 8, 8))
 
 
 def test_convolutions_know_their_geometry() -> None:

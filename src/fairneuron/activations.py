@@ -22,6 +22,7 @@ Values = dict[int, torch.Tensor]
 
 Twins = dict[nn.Module, nn.Module]
 
+_BY_GRADIENT = ("model-untraceable", "model-unsupported", "model-forward")
 _BATCH = 1 << 23  # bytes of inputs and outputs of layers in a batch: most stay in the cache
 _PRODUCT = 1 << 23  # bytes of a factor of a matrix product that a convolution becomes
 _REMEMBERED = 1 << 27  # bytes of activations that the second pass need not compute again
@@ -42,8 +43,19 @@ class Activations:
 
     def __init__(self, model: nn.Module, example: torch.Tensor) -> None:
         check_model(model, example)
-        self.graph = trace(model)
-        self.units = find_units(self.graph, example).to(self.graph.device)
+        try:
+            self.graph = trace(model)
+            self.units = find_units(self.graph, example).to(self.graph.device)
+        except ModelError as error:
+            if error.code not in _BY_GRADIENT:
+                raise
+            raise ModelError(
+                error.code,
+                error.rule,
+                got=error.got,
+                cure=f'{error.cure} Or contribution="gradient": it takes any network that can be '
+                "differentiated.",
+            ) from error
         self._module = _in_float64(self.graph.module, nn.Module, {}).eval()
         self.device = self.graph.device
         self._cloned = False  # values that a later step of the network overwrites

@@ -37,6 +37,7 @@ def soft_gap(
     weight: torch.Tensor | None = None,
     *,
     true: torch.Tensor | None = None,
+    everyone: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The differentiable gap: largest difference of two groups' mean scores.
 
@@ -50,6 +51,7 @@ def soft_gap(
         weight: ``(n,)`` how much each sample counts in its group's mean; all alike unless given.
             A group without weight is left out.
         true: ``(..., n)`` probabilities of the label, for "mcd" and "cv".
+        everyone: ``(n,)`` the weights for these, which leave no group out.
 
     Returns:
         ``(...)``, at least 0; 0 where fewer than two groups have samples.
@@ -58,7 +60,7 @@ def soft_gap(
     for criterion in criteria:
         if criterion in BY_CLASS:
             assert true is not None  # noqa: S101  # whoever asks for these has it
-            means = _means(true, y, weight)
+            means = _means(true, y, everyone)
             gaps.append(_range(means) if criterion == "mcd" else means.var(-1, unbiased=False))
         else:
             gaps.append(_soft_gap(scores, y, group, criterion, weight))
@@ -75,7 +77,9 @@ def gap_penalty(criteria: Sequence[str]) -> Penalty:
         weight: torch.Tensor | None,
     ) -> torch.Tensor:
         true = scores.true if BY_CLASS & {*criteria} else None
-        return soft_gap(scores.positive, y, group, criteria, weight, true=true)
+        return soft_gap(
+            scores.positive, y, group, criteria, weight, true=true, everyone=scores.weight
+        )
 
     return penalty
 
@@ -203,11 +207,13 @@ def _active_shares(graph: Graph, data: Dataset) -> dict[str, torch.Tensor]:
     Of weights that several layers share, the mean over these layers.
     """
     owners = {graph.activation_of(layer): graph.owner[layer.index] for layer in graph.hidden}
+    axes = _sample_axes(graph, data)
     total: dict[str, torch.Tensor] = {}
 
     def add(index: int, value: torch.Tensor, weight: torch.Tensor) -> None:
         if index in owners:
             layer = graph.neurons[owners[index]]
+            value = value.movedim(axes[index], 0)
             there = (layer.by_unit(value) != 0).double()  # (n, units, …)
             there = there.reshape(*there.shape[:2], -1).mean(2)
             total[owners[index]] = total.get(owners[index], 0) + (there * weight).sum(0)
@@ -323,7 +329,8 @@ def explain_conflict(
         retrained: How many were retrained; these unless given.
         seed: Of the random neurons.
     """
-    means = _activation_means(graph, data)
+    axes = _sample_axes(graph, data)
+    means = _activation_means(graph, data, axes)
     everyone = [
         (name, unit)
         for name, layer in graph.neurons.items()
@@ -335,7 +342,8 @@ def explain_conflict(
         for _ in range(10)
     ]
     random = [
-        _gap_without(graph, data, [everyone[i] for i in draw], criteria, means) for draw in draws
+        _gap_without(graph, data, [everyone[i] for i in draw], criteria, means, axes)
+        for draw in draws
     ]
     return ConflictExplanation(
         criteria=tuple(criteria),
@@ -343,21 +351,52 @@ def explain_conflict(
         hidden=len(everyone),
         retrained=len(neurons) if retrained is None else retrained,
         layers={name: len(graph.weight(layer)) for name, layer in graph.neurons.items()},
-        gap=_gap_without(graph, data, [], criteria, means),
+        gap=_gap_without(graph, data, [], criteria, means, axes),
         gap_without=_gap_without(
-            graph, data, [(n.layer, n.unit) for n in neurons], criteria, means
+            graph, data, [(n.layer, n.unit) for n in neurons], criteria, means, axes
         ),
         gap_without_random=sum(random) / len(random),
     )
 
 
-def _activation_means(graph: Graph, data: Dataset) -> dict[int, torch.Tensor]:
+def _sample_axes(graph: Graph, data: Dataset) -> dict[int, int]:
+    """Along which axis the hidden neurons' activations have the samples, by position.
+
+    Raises:
+        ModelError: For a layer that has something else along that axis too.
+    """
+    shapes: list[dict[int, torch.Size]] = [{}, {}]
+    rows = placed(graph.module, data.x[:1]).to(graph.device)
+    with evaluation(graph.module):
+        for samples, seen in zip((2, 3), shapes, strict=True):
+            x = torch.cat([rows] * samples)
+            Recorder(graph, lambda i, value, seen=seen: seen.update({i: value.shape})).run(x)  # type: ignore[misc]
+    axes: dict[int, int] = {}
+    for layer in graph.hidden:
+        index = graph.activation_of(layer)
+        two, three = (seen[index] for seen in shapes)
+        sizes = list(zip(two, three, strict=False))
+        if sizes.count((2, 3)) != 1 or len({*sizes} - {(k, k) for k in two}) != 1:
+            raise ModelError(
+                "model-unsupported",
+                "The values of a layer must have the samples along one axis",
+                got=f"{tuple(two)} for two samples, {tuple(three)} for three at {layer.name!r}",
+                cure="Give steps an axis of their own, (n, steps, features), or flatten them into "
+                "the features.",
+            )
+        axes[index] = sizes.index((2, 3))
+    return axes
+
+
+def _activation_means(
+    graph: Graph, data: Dataset, axes: Mapping[int, int]
+) -> dict[int, torch.Tensor]:
     """Mean activations of the hidden neurons, by position of the layer that holds them."""
-    wanted = {graph.activation_of(layer) for layer in graph.hidden}
     total: dict[int, torch.Tensor] = {}
 
     def add(index: int, value: torch.Tensor, weight: torch.Tensor) -> None:
-        if index in wanted:
+        if index in axes:
+            value = value.movedim(axes[index], 0)
             weighted = value.double() * weight.reshape(-1, *[1] * (value.ndim - 1))
             total[index] = total.get(index, 0) + weighted.sum(0)
 
@@ -366,12 +405,13 @@ def _activation_means(graph: Graph, data: Dataset) -> dict[int, torch.Tensor]:
     return {index: value / len(data) for index, value in total.items()}
 
 
-def _gap_without(
+def _gap_without(  # noqa: PLR0917
     graph: Graph,
     data: Dataset,
     held: Sequence[tuple[str, int]],
     criteria: Sequence[str],
     means: Mapping[int, torch.Tensor],
+    axes: Mapping[int, int],
 ) -> float:
     """The score gap with some neurons (name of the layer, unit) held at their mean activation."""
     units: dict[int, tuple[Weighted, list[int]]] = {}
@@ -385,7 +425,8 @@ def _gap_without(
             return None
         layer, chosen = units[index]
         changed, mean = value.clone(), means[index][None].to(value)
-        layer.by_unit(changed)[:, chosen] = layer.by_unit(mean)[:, chosen]
+        by_unit = layer.by_unit(changed.movedim(axes[index], 0))
+        by_unit[:, chosen] = layer.by_unit(mean)[:, chosen]
         return changed
 
     runner = Recorder(graph, hold)
@@ -421,7 +462,8 @@ def _gap(
 ) -> torch.Tensor:
     """The gap of all the data, by weights, between the groups that are compared."""
     y, group = torch.from_numpy(data.y), torch.from_numpy(data.group)
-    return soft_gap(positive, y, group, criteria, _tensor(data.gap_weight, positive), true=true)
+    weight, everyone = (_tensor(w, positive) for w in (data.gap_weight, data.relative_weight))
+    return soft_gap(positive, y, group, criteria, weight, true=true, everyone=everyone)
 
 
 def _tensor(values: Floats | None, like: torch.Tensor) -> torch.Tensor | None:

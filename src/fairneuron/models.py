@@ -86,12 +86,14 @@ class Scores:
         y: ``(n,)`` labels.
         by_class: Whether there is a logit for each class.
         rows: How many of the n are there; the others are fillers.
+        weight: ``(rows,)`` how much each sample counts, of whatever group; all alike unless given.
     """
 
     out: torch.Tensor
     y: torch.Tensor
     by_class: bool
     rows: int | None = None
+    weight: torch.Tensor | None = None
 
     @property
     def positive(self) -> torch.Tensor:

@@ -368,7 +368,7 @@ class _Objective:
         if self.penalty is None:
             return loss
         return loss + self.strength * self.penalty(
-            Scores(out, y, out.ndim == 2), y, group, gap_weight
+            Scores(out, y, out.ndim == 2, weight=weight), y, group, gap_weight
         )
 
 

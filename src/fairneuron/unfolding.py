@@ -16,6 +16,16 @@ from torch.nn import functional
 class Tracer(fx.Tracer):
     """Traces into attention and transformer layers that read one sequence, without masks."""
 
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module is a single step: convolutions of other names are too."""
+        kind = type(m)
+        same = any(
+            kind.forward is own.forward and kind._conv_forward is own._conv_forward
+            for own in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+            if issubclass(kind, own)
+        )
+        return same or super().is_leaf_module(m, module_qualified_name)
+
     def call_module(
         self,
         m: nn.Module,

@@ -184,7 +184,7 @@ def _no_rule(layer: Layer, kind: str) -> ModelError:
         "To be sliced, each step must have a rule: linear layers, convolutions, embeddings, "
         "attention without masks, additions, activations, norms, pooling, reshaping",
         got=f"{kind} at {layer.name!r}",
-        cure='contribution="gradient" takes any network that can be differentiated.',
+        cure="Replace it.",
     )
 
 

@@ -47,7 +47,9 @@ def gaps_between(
 ) -> Floats:
     """The gap of the decisions on some data, after each part of the way, ``(amounts,)``."""
     y, group = torch.from_numpy(data.y), torch.from_numpy(data.group)
-    weight = None if data.gap_weight is None else torch.from_numpy(data.gap_weight)
+    weight, everyone = (
+        None if w is None else torch.from_numpy(w) for w in (data.gap_weight, data.relative_weight)
+    )
     gaps = []
     for amount in amounts:
         network = mix(original, retrained, float(amount))
@@ -60,7 +62,8 @@ def gaps_between(
         else:
             decided = (positive_score(out) >= threshold).long()
         positive, true = (decided == POSITIVE).double(), (decided == y).double()
-        gaps.append(float(soft_gap(positive, y, group, criteria, weight, true=true)))
+        gap = soft_gap(positive, y, group, criteria, weight, true=true, everyone=everyone)
+        gaps.append(float(gap))
     return np.array(gaps)
 
 

@@ -68,7 +68,7 @@ def _figures(found: Found) -> Section:
         times = [r["cpu_seconds"] / r["base"]["cpu_seconds"] for r in found.of(method)]
         rows.append((method, {**cells, "time": ours([] if method == "naive" else times)}))
     seeds = len({record["seed"] for record in found.records})
-    notes = [*_small(found, seeds), *found.failures(), *_floor(found), *_LEGEND]
+    notes = [*_small(found, seeds), *found.failures(), *_without(found), *_floor(found), *_LEGEND]
     return section(found.title, _COLUMNS | {"time": "time, in naive trainings"}, rows, notes)
 
 
@@ -90,6 +90,17 @@ def _small(found: Found, seeds: int) -> list[str]:
         f"**Small sample: {rows} images, {seeds} seed{'s' * (seeds != 1)}, a ResNet-18 of a "
         "quarter of the width, few epochs. It shows that everything runs, and supports no claim; "
         "the paper's figures are those of all images.**"
+    ]
+
+
+def _without(found: Found) -> list[str]:
+    """Which methods have nothing to choose, and on how many seeds."""
+    lost = {m: len(found.of(m)) - len(chosen_figures(found, m)) for m in found.source.names}
+    return [
+        f"{method} has nothing to choose on {n} of {len(found.of(method))} seeds: its "
+        "configurations diverged, or predict one class alone."
+        for method, n in lost.items()
+        if n
     ]
 
 

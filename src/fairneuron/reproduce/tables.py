@@ -21,6 +21,7 @@ from fairneuron.reproduce.experiments import (
     figures_of_configuration,
 )
 from fairneuron.reproduce.figures import METRICS, TITLES, over_seeds
+from fairneuron.reproduce.images import HOW
 from fairneuron.reproduce.sources import Source
 
 EPSILON = 0.05
@@ -433,15 +434,6 @@ _HOW = (
     "splits 7:1:2; networks and training as in the paper's section 4.1; the sensitive column is an "
     "input."
 )
-_HOW_IMAGES = (
-    "the official test part; a seed draws an eighth of the training part for validation, the first "
-    "weights and the order of rows. MNIST: four fully connected layers, 784-128-128-128-10 (the "
-    "paper does not say the widths); Adam, learning rate .01, × .1 on a plateau; 5 epochs, after "
-    "which the naive model has about the paper's accuracy on validation data. All but the default "
-    "recipe and its control train on for as long again. Configurations are chosen on validation "
-    "data: the lowest MCD among those that cost half a point of accuracy at most, or else the most "
-    "accurate one. CV: variance of the class accuracies. MCD: largest less smallest class accuracy."
-)
 
 
 def _head(result: dict[str, Any]) -> str:
@@ -453,7 +445,7 @@ def _head(result: dict[str, Any]) -> str:
             "our choice."
         )
     if name != "table1":
-        how = _HOW_IMAGES if name == "table7" else _HOW
+        how = HOW if name == "table7" else _HOW
         lines.append(f"{len(seeds)} seed{'s' * (len(seeds) != 1)}: mean ± sd; {how}")
     if name == "table4":
         lines.append(

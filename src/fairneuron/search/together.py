@@ -234,7 +234,10 @@ def _same_anywhere(network: nn.Module, data: Dataset, size: int) -> bool:
     with one_thread(), torch.enable_grad():
         stack = Stack([own] * ALIGNED, [None] * ALIGNED)
         out = stack.forward(own, shared=True)(stack.tensors, x)
-        found = torch.autograd.grad(out.sum(), list(stack.tensors.values()), allow_unused=True)
+        try:
+            found = torch.autograd.grad(out.sum(), list(stack.tensors.values()), allow_unused=True)
+        except RuntimeError:  # attention takes a fused step that has none, not seeing who wants it
+            return False
     gradients = [each for each in found if each is not None and each.isfinite().all()]
     return all(bool((each == each[:1]).all()) for each in gradients)
 
@@ -345,8 +348,8 @@ class _Together:
         if self.penalty is None:
             return losses
         n = step.counts[0]  # the same for all, where there is a penalty
-        scores = Scores(out, y, out.ndim == 3, n)
-        weights = None if gap_weight is None else gap_weight[:n]
+        own, weights = (None if w is None else w[:n] for w in (weight, gap_weight))
+        scores = Scores(out, y, out.ndim == 3, n, own)
         return losses + self.strengths * self.penalty(scores, y[:n], group[:n], weights)
 
     def _valid_losses(self, valid: _Columns) -> list[float]:
