@@ -22,11 +22,11 @@ from fairneuron.reproduce.resnet import resnet18
 TEXT = """## Slicing of whole networks
 
 ResNet-18 (`fairneuron.reproduce.resnet`, width 64) on images of 3 × 32 × 32 of noise, after {steps} steps of training on noise (γ = 0.9), in float32 forward passes of the same
-images in batches of 64; processor time of one thread, medians. Nearly all of it is the network's own forward in float64, which makes paths independent of batches: a double convolution costs
+images in batches of 64; processor time of one thread, medians of 3 calls (of 1,024 images: one). Nearly all of it is the network's own forward in float64, which makes paths independent of batches: a double convolution costs
 several single ones. Up to some 450 images it runs once, as what is read for the means is remembered (128 MiB); of more it runs twice. Target: at most 10 forward passes.
 
-| images | forward passes, synapses | units | activation × gradient | one forward pass in float64 |
-| --- | --- | --- | --- | --- |
+| images | forward passes, exact rules | activation × gradient | one forward pass in float64, by torch's convolutions |
+| --- | --- | --- | --- |
 {rows}
 
 Memory: {small} MB more than before the call at the most for {few} images, {large} MB for {many} (batches of 64).
@@ -70,9 +70,10 @@ def row(net: nn.Module, images: int, turns: int) -> str:
 
     forward(net, x[:64])
     one = processor_time(lambda: forward(net, x), turns)
+    ways: list[dict[str, str]] = [{}, {"contribution": "gradient"}]
     cells = [
         processor_time(lambda o=options: fn.activation_paths(net, x, batch_size=64, **o), turns)
-        for options in ({}, {"level": "units"}, {"contribution": "gradient"})
+        for options in ways
     ]
     double = processor_time(lambda: forward(twin, x.double()), 1)
     return "| " + " | ".join([str(images), *(f"{c / one:.1f}" for c in (*cells, double))]) + " |"
@@ -104,7 +105,7 @@ def section(quick: bool) -> str:
     torch.set_num_threads(1)
     net = network(2 if quick else STEPS)
     counts = (64,) if quick else (256, 1024)
-    rows = "\n".join(row(net, n, 1 if quick else 3) for n in counts)
+    rows = "\n".join(row(net, n, 3 if n == 256 else 1) for n in counts)
     few, many = counts[0], 4 * counts[-1]
     return TEXT.format(
         steps=2 if quick else STEPS, rows=rows, few=few, many=many, small=growth(few),

@@ -112,8 +112,7 @@ class Shuffled(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        first, second = self.a(x).relu().chunk(2, dim=1)
-        h = torch.cat([first, self.b(second)], 1)
+        h = torch.cat([self.b(part) for part in self.a(x).relu().chunk(2, dim=1)], 1)
         n, channels, height, width = h.size()
         h = h.view(n, 2, channels // 2, height, width).transpose(1, 2).contiguous()
         return self.head(self.pool(h.view(n, channels, height, width)).squeeze())
@@ -123,6 +122,18 @@ def encoder(*, first: bool) -> nn.TransformerEncoder:
     """Torch's own, of two layers."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=first)
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+
+class StepsFirstEncoder(nn.Module):
+    """Torch's own as it is unless told otherwise: (steps, n, features)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.end = nn.TransformerEncoderLayer(8, 2, 16), nn.MultiheadAttention(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.layer(x.permute(1, 0, 2))
+        return self.end(h, h, h)[0].permute(1, 0, 2)
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -171,6 +182,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "transformer": (lambda: Vision(lambda: encoder(first=True)), (1, 8, 8)),
     "transformer, norm last": (lambda: Vision(lambda: encoder(first=False)), (1, 8, 8)),
+    "transformer, steps first": (lambda: Vision(StepsFirstEncoder), (1, 8, 8)),
     "own attention": (lambda: Vision(OwnAttention), (1, 8, 8)),
     "causal attention": (lambda: Vision(lambda: OwnAttention(causal=True), read=-1), (1, 8, 8)),
 }  # fmt: skip
@@ -442,6 +454,22 @@ def test_what_cannot_be_traced_can_be_differentiated() -> None:
 
     with pytest.raises(ModelError, match='contribution="gradient"') as caught:
         fn.activation_paths(Branching(), image(10, n=1))
+    assert caught.value.code == "model-untraceable"
+
+
+def test_what_is_traced_is_what_the_model_computes() -> None:
+    """Layers that are written out give the same; a forward that knows a symbol is refused."""
+    for name in NETWORKS:
+        net, x = made(name)
+        torch.testing.assert_close(trace(net).module.eval()(x), net(x))
+
+    class Knowing(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x if isinstance(x, torch.Tensor) else x * 0)
+
+    net = Knowing(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1))
+    with pytest.raises(ModelError, match="other outputs") as caught:
+        fn.activation_paths(net, image(5))
     assert caught.value.code == "model-untraceable"
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from fairneuron.batches import Batches
 from fairneuron.checks import check_model
 from fairneuron.errors import ModelError
-from fairneuron.forward import evaluation
+from fairneuron.forward import evaluation, logits, placed
 from fairneuron.graph import Elementwise, Input, Layer, Layout, Recorder
 from fairneuron.paths import Means
 from fairneuron.tracing import trace
@@ -45,6 +45,7 @@ class Activations:
         check_model(model, example)
         try:
             self.graph = trace(model)
+            _require_the_same(model, self.graph.module, example[:1])
             self.units = find_units(self.graph, example).to(self.graph.device)
         except ModelError as error:
             if error.code not in _BY_GRADIENT:
@@ -125,6 +126,22 @@ class Activations:
             self._cloned = True
             return self._record(batch)
         return values
+
+
+def _require_the_same(model: nn.Module, traced: nn.Module, x: torch.Tensor) -> None:
+    """What was traced must compute what the model does: a forward can tell symbols from values."""
+    if not len(x):
+        return
+    x = placed(model, torch.cat([x, x]))  # two, as a batch of one may be squeezed
+    with evaluation(model), evaluation(traced):
+        expected, found = logits(model, x.clone()), logits(traced, x)
+    if not torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+        raise ModelError(
+            "model-untraceable",
+            "The traced forward must compute what the model's does",
+            got="other outputs",
+            cure="Avoid branches that depend on what kind of thing x is.",
+        )
 
 
 class _Convolution(nn.Conv2d):

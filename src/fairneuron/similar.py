@@ -34,8 +34,10 @@ class Sketcher:
         require_range("similarity", similarity, 0, 1, open_low=True, open_high=True)
         self.hashes = max(1, round(math.log(0.5) / math.log(similarity)))  # b
         rng = np.random.default_rng(0x51)
-        orders = [rng.permutation(units) for _ in range(TABLES * self.hashes)]
-        self._ranks = torch.from_numpy(np.stack(orders)).int()  # (tables · b, units)
+        orders = [
+            torch.from_numpy(rng.permutation(units)).int() for _ in range(TABLES * self.hashes)
+        ]
+        self._ranks = torch.stack(orders)  # (tables · b, units)
         low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
         self._keys = torch.from_numpy(rng.integers(low, high, self.hashes)) | 1
 

@@ -6,7 +6,9 @@ al. 2017, section 3), so that their parts have slicing rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from torch import fx, nn
@@ -25,6 +27,17 @@ class Tracer(fx.Tracer):
             if issubclass(kind, own)
         )
         return same or super().is_leaf_module(m, module_qualified_name)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """Goes over the parts of a tensor, whose number the step says."""
+        name = getattr(obj.node.target, "__name__", obj.node.target)
+        given = dict(zip(("x", "parts"), obj.node.args, strict=False)) | dict(obj.node.kwargs)
+        parts = given.get("parts", given.get("chunks", given.get("split_size_or_sections")))
+        if name == "split" and isinstance(parts, (list, tuple)):
+            parts = len(parts)
+        elif name != "chunk" or not isinstance(parts, int):
+            return super().iter(obj)
+        return iter([operator.getitem(obj, i) for i in range(parts)])
 
     def call_module(
         self,
@@ -55,33 +68,43 @@ def _attention(
         options.pop(name, None)
     one = query is key and key is value
     plain = m.in_proj_weight is not None and m.bias_k is None and not m.add_zero_attn
-    if not (one and plain and m.batch_first) or _masked((), options):
+    if not (one and plain) or _masked((), options):
         return None
-    both = functional.linear(query, m.in_proj_weight, m.in_proj_bias)
+    x = _turned(m, query)
+    both = functional.linear(x, m.in_proj_weight, m.in_proj_bias)
     q, k, v = (
         both.chunk(3, -1)[i].unflatten(-1, (m.num_heads, m.head_dim)).transpose(1, 2)
         for i in range(3)
     )
     heads = functional.scaled_dot_product_attention(q, k, v)
     joined = heads.transpose(1, 2).flatten(2)
-    return functional.linear(joined, m.out_proj.weight, m.out_proj.bias), None
+    return _turned(m, functional.linear(joined, m.out_proj.weight, m.out_proj.bias)), None
+
+
+def _turned(m: nn.MultiheadAttention, x: Any) -> Any:
+    """With the samples first, or back, where the module has the steps first."""
+    return x if m.batch_first else x.transpose(0, 1)
 
 
 def _encoder_layer(m: nn.TransformerEncoderLayer, src: Any, *masks: Any, **options: Any) -> Any:
     if _masked(masks, options):
         return None
 
+    turned = partial(_turned, m.self_attn)
+
     def attend(x: Any) -> Any:
-        return m.dropout1(m.self_attn(x, x, x, need_weights=False)[0])
+        x = turned(x)
+        return m.dropout1(turned(m.self_attn(x, x, x, need_weights=False)[0]))
 
     def feed(x: Any) -> Any:
         return m.dropout2(m.linear2(m.dropout(m.activation(m.linear1(x)))))
 
+    src = turned(src)
     if m.norm_first:
         x = src + attend(m.norm1(src))
-        return x + feed(m.norm2(x))
+        return turned(x + feed(m.norm2(x)))
     x = m.norm1(src + attend(src))
-    return m.norm2(x + feed(x))
+    return turned(m.norm2(x + feed(x)))
 
 
 def _encoder(m: nn.TransformerEncoder, src: Any, *masks: Any, **options: Any) -> Any:

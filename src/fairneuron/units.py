@@ -525,7 +525,7 @@ def _(
     layer: Heads, _graph: Graph, sources: list[torch.Tensor], shape: torch.Size
 ) -> tuple[Rule, torch.Tensor]:
     """The values that a head attends to, by how much all steps together attend to them."""
-    if len(shape) != 3:
+    if len(shape) != 3 or len(sources[2]) != shape[0]:
         raise _MixedUnitsError
     heads, features = len(sources[2]), sources[2].shape[-1]
     predecessor = torch.stack([_by_column(head) for head in sources[2]])  # (heads, features)
