@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 import fairneuron as fn
 from fairneuron.conflict import conflict_neurons, incoming_weights, neuron_pulls, soft_gap
 from fairneuron.data.dataset import Dataset
-from fairneuron.models import Penalty, TaskLoss, positive_score, task_loss
+from fairneuron.models import Penalty, Scores, TaskLoss, task_loss
 from fairneuron.terms import Terms
 from fairneuron.tracing import trace
 from fairneuron.training import reproducible, train
@@ -122,7 +122,7 @@ def textbook(job: Job, *, ordered: bool = False, fused: bool | None = None) -> l
                 out = network(x).squeeze(1)
                 loss = functional.binary_cross_entropy_with_logits(out, y)
                 if job.penalty is not None:
-                    loss = loss + job.penalty(positive_score(out), y, *group, None)
+                    loss = loss + job.penalty(Scores(out, y, by_class=False), y, *group, None)
                 optimiser.zero_grad()
                 loss.backward()
                 if job.only is not None:
@@ -233,10 +233,10 @@ def seconds(run: Callable[[Job], object], job: Job) -> float:
 
 
 def gap(
-    scores: torch.Tensor, y: torch.Tensor, group: torch.Tensor, weight: torch.Tensor | None
+    scores: Scores, y: torch.Tensor, group: torch.Tensor, weight: torch.Tensor | None
 ) -> torch.Tensor:
     """The penalty of the default recipe for λ = 0.33."""
-    return 0.33 * soft_gap(scores, y, group, ("dp",), weight)
+    return 0.33 * soft_gap(scores.positive, y, group, ("dp",), weight)
 
 
 def jobs(model: nn.Module, data: Dataset, epochs: int) -> Iterator[Job]:

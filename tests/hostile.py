@@ -297,6 +297,8 @@ def readers(given: Path) -> dict[str, tuple[str, ...]]:
         "new arrays": ("predict", "A", arrays),
         "new tensors": ("predict", "A", f"{given}.pt"),
         "columns": ("data", "show", table),
+        "table to begin with": ("init", table, *ROLES, "--out", "new.toml", "--overwrite"),
+        "configuration": ("audit", "--config", f"{given}.toml", *own),
         "another sum": ("convert", f"{given}.pt", "--out", "c.safetensors", "--sha256", "0" * 64),
         "no sum": ("convert", f"{given}.pt", "--out", "c.safetensors"),
     }
@@ -506,7 +508,7 @@ def main(folder: str) -> None:
     set_up()
     files = corpus()
     for number, content in enumerate(files.values()):
-        for end in (".pt", ".csv", ".npz", ".safetensors"):
+        for end in (".pt", ".csv", ".npz", ".safetensors", ".toml"):
             Path("given", f"{number}{end}").write_bytes(content)
     watcher, before = Watcher(), {path.name for path in Path().iterdir()}
     found: list[tuple[str, str, int, str, str, list[str], float]] = []

@@ -44,6 +44,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = made_up(200)
     groups = np.array(data.group_names)[data.group]
     np.savez(folder / "a.npz", x=data.x.numpy(), y=data.y, sensitive=groups)
+    rows = (f"{i * 0.1:.1f},{'ab'[i % 2]},{'yes' if i % 3 else 'no'}" for i in range(200))
+    (folder / "t.csv").write_text("\n".join(["x,g,y", *rows]) + "\n")
     torch.manual_seed(0)
     network = mlp(5, (4,))
     (folder / "w.safetensors").write_bytes(mlp_weights(network))
@@ -179,6 +181,7 @@ WRITERS: dict[str, tuple[str, ...]] = {  # without the output
     "predict": ("predict", "R", "a.npz", "--out"),
     "convert": ("convert", "w.pkl", "--sha256", "SUM", "--out"),
     "export": ("data", "export", "credit"),
+    "init": ("init", "t.csv", "--target", "y", "--positive", "yes", "--sensitive", "g", "--out"),
 }
 
 

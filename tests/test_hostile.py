@@ -128,6 +128,7 @@ def test_every_option_that_reads_a_file_is_a_reader() -> None:
     paths = dict.fromkeys(("audit", *OTHERS), shared)
     paths["audit"] = shared | {"predictions"}
     paths |= {"predict": {"folder", "data"}, "choose": {"folder"}, "convert": {"file"}}
+    paths |= {"init": {"table"}}
     paths |= {"resume": {"folder"}, "reproduce": {"data"}}  # names of our own data sets
     found = {}
     for command in cli.app.registered_commands:
@@ -141,7 +142,8 @@ def test_every_option_that_reads_a_file_is_a_reader() -> None:
 
 def read(parameter: Parameter) -> str | None:
     """Its name, if it may name a file or folder to read."""
-    path = "Path" in str(get_args(parameter.annotation)[0]) or parameter.name == "data"
+    kinds = get_args(parameter.annotation)  # none of the context that typer gives
+    path = bool(kinds) and ("Path" in str(kinds[0]) or parameter.name == "data")
     written = ("out", "junit", "report")
     return parameter.name if path and parameter.name not in written else None
 

@@ -488,9 +488,10 @@ def test_the_command_names_the_same_subject(words: str, tmp_path, monkeypatch) -
     (tmp_path / "t.csv").write_text("y;a\n")
     read: list[Subject] = []
     app = typer.Typer()
-    app.command()(with_subject(lambda subject: read.append(subject) or None))
-    app(shlex.split(words), standalone_mode=False)
-    app(words_of(read[0]), standalone_mode=False)
+    app.callback()(lambda: None)
+    app.command("one")(with_subject(lambda subject: read.append(subject) or None))
+    app(["one", *shlex.split(words)], standalone_mode=False)
+    app(["one", *words_of(read[0])], standalone_mode=False)
     assert read[0] == read[1]
 
 

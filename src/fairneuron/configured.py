@@ -123,7 +123,7 @@ def known_options(context: typer.Context) -> dict[str, dict[str, Option]]:
     """What each command takes from the environment and a file, and what they share."""
     known: dict[str, dict[str, Option]] = {SHARED: {}}
     app: Any = context.find_root().command
-    for name, command in app.commands.items():
+    for name, command in getattr(app, "commands", {}).items():  # none of a command by itself
         named = _named(command)
         if "config" not in named:
             continue

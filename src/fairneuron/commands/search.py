@@ -229,6 +229,7 @@ def words_of(subject: Subject) -> list[str]:
         "split-column": data.split_column,
         "target": data.target,
         "positive": data.positive,
+        "outcome": data.outcome,
         "weight-column": data.weight,
         "delimiter": data.delimiter,
         "encode": data.encode,
@@ -238,6 +239,7 @@ def words_of(subject: Subject) -> list[str]:
         "outputs": None if model.outputs == default.outputs else model.outputs,
         "threshold": None if subject.threshold == 0.5 else subject.threshold,
         "seed": subject.seed or None,
+        "intended-use": subject.intended_use,
     }
     words = [w for n, value in named.items() if value is not None for w in (f"--{n}", str(value))]
     several = {
