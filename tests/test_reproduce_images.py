@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import fairneuron as fn
 from fairneuron.cli import app
+from fairneuron.compare.methods import Named
 from fairneuron.data.dataset import Dataset
 from fairneuron.data.imagesets import FOLDER, IMAGE_SETS
 from fairneuron.errors import DataError, OptionError
@@ -308,6 +309,17 @@ def test_the_networks() -> None:
     assert sum(isinstance(module, nn.Linear) for module in network) == 4
     assert image_setting("cifar10", Scale()).model == images.ResNet18(64)
     assert image_setting("cifar10", Scale(sample="some.npz")).model == images.ResNet18(16)
+
+
+def test_networks_with_batch_statistics_are_retrained_gently() -> None:
+    """Every method that retrains a ResNet does so at the rate that its kept statistics bear."""
+    methods = image_methods("cifar10", Scale())
+    rates = {
+        name: dict(method.options)["schedule"].learning_rate
+        for name, method in methods.items()
+        if isinstance(method, Named) and name != "naive"
+    }
+    assert rates == dict.fromkeys(NAMES[1:], images.KEPT)
 
 
 # The page that is kept
