@@ -22,7 +22,7 @@ from fairneuron.reproduce.resnet import resnet18
 TEXT = """## Slicing of whole networks
 
 ResNet-18 (`fairneuron.reproduce.resnet`, width 64) on images of 3 × 32 × 32 of noise, after {steps} steps of training on noise (γ = 0.9), in float32 forward passes of the same
-images in batches of 64; processor time of one thread, medians of 3 calls (of 1,024 images: one). Nearly all of it is the network's own forward in float64, which makes paths independent of batches: a double convolution costs
+images in batches of 64; processor time of one thread, of one call (forward passes: the median of three). Nearly all of it is the network's own forward in float64, which makes paths independent of batches: a double convolution costs
 several single ones. Up to some 450 images it runs once, as what is read for the means is remembered (128 MiB); of more it runs twice. Target: at most 10 forward passes.
 
 | images | forward passes, exact rules | activation × gradient | one forward pass in float64, by torch's convolutions |
@@ -57,7 +57,7 @@ def processor_time(run: Callable[[], object], turns: int) -> float:
     return statistics.median(times)
 
 
-def row(net: nn.Module, images: int, turns: int) -> str:
+def row(net: nn.Module, images: int, *, gradient: bool) -> str:
     """A line of the table."""
     x = torch.randn(images, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     twin = network(0).double()
@@ -69,14 +69,15 @@ def row(net: nn.Module, images: int, turns: int) -> str:
             model(batch)
 
     forward(net, x[:64])
-    one = processor_time(lambda: forward(net, x), turns)
-    ways: list[dict[str, str]] = [{}, {"contribution": "gradient"}]
+    one = processor_time(lambda: forward(net, x), 3)
+    ways: list[dict[str, str]] = [{}, {"contribution": "gradient"}] if gradient else [{}]
     cells = [
-        processor_time(lambda o=options: fn.activation_paths(net, x, batch_size=64, **o), turns)
+        processor_time(lambda o=options: fn.activation_paths(net, x, batch_size=64, **o), 1)
         for options in ways
     ]
     double = processor_time(lambda: forward(twin, x.double()), 1)
-    return "| " + " | ".join([str(images), *(f"{c / one:.1f}" for c in (*cells, double))]) + " |"
+    shown = [f"{cell / one:.1f}" for cell in cells] + [""] * (2 - len(cells))
+    return f"| {images} | {' | '.join(shown)} | {double / one:.1f} |"
 
 
 def growth(images: int) -> int:
@@ -105,8 +106,8 @@ def section(quick: bool) -> str:
     torch.set_num_threads(1)
     net = network(2 if quick else STEPS)
     counts = (64,) if quick else (256, 1024)
-    rows = "\n".join(row(net, n, 3 if n == 256 else 1) for n in counts)
-    few, many = counts[0], 4 * counts[-1]
+    rows = "\n".join(row(net, n, gradient=n == counts[0]) for n in counts)
+    few, many = counts[0], 4 * counts[0]
     return TEXT.format(
         steps=2 if quick else STEPS, rows=rows, few=few, many=many, small=growth(few),
         large=growth(many),

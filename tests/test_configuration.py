@@ -660,6 +660,9 @@ def test_roles_of_columns() -> None:
         raceGroup=np.array(["a", "b"])[np.arange(n) % 2],
         gap=[np.nan, *np.arange(n - 1)],
         page=np.arange(n) % 7,
+        seen=[f"{1 + i % 13:02}/11/2024 10:30" for i in range(n)],
+        born=[f"1990-1-{i % 13 + 1}" for i in range(n)],
+        part_number=[f"12-1-{10000 + i % 13}" for i in range(n)],
     )
     roles = {role.name: role for role in find_roles(table)}
     assert roles["part"].split
@@ -668,10 +671,11 @@ def test_roles_of_columns() -> None:
     assert roles["raceGroup"].sensitive
     assert roles["age"].sensitive
     assert not roles["age"].groups
+    assert roles["seen"].left == roles["born"].left == "dates, each a category of its own"
     assert roles["gap"].left.startswith("cannot be read")
     assert not roles["page"].sensitive
     assert [name for name, role in roles.items() if not role.left] == [
-        *("number", "branch", "age", "sex", "hired", "part", "raceGroup", "page")
+        *("number", "branch", "age", "sex", "hired", "part", "raceGroup", "page", "part_number")
     ]
 
 

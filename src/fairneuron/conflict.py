@@ -295,9 +295,14 @@ class ConflictExplanation:
         return (
             f"{names} carry {self.carried:.0%} of the score gap ({held}); "
             f"as many random neurons carry {max(0.0, self.carried_by_random):.0%}. "
-            f"Lowering the gap raises the loss on {torn} of them."
-            + (f" {self.retrained} were retrained." if self.retrained > len(self.neurons) else "")
+            f"Lowering the gap raises the loss on {torn} of them." + self._retrained()
         )
+
+    def _retrained(self) -> str:
+        if self.retrained <= len(self.neurons):
+            return ""
+        count = "all " if self.retrained == self.hidden else ""
+        return f" In the chosen candidate {count}{self.retrained} were retrained."
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""

@@ -13,7 +13,8 @@ network computes and not how its attributes are called. Each step is of one of a
 - ``Layout``: reshaping, choosing, joining, pooling of values; the same units.
 - ``Opaque``: any other step. It has no slicing rule.
 
-Which unit each value belongs to, and what contributes to it, is told by ``units.py``.
+Which unit each value belongs to is told by ``units.py``, and what contributes to it by
+``rules.py``.
 """
 
 from __future__ import annotations

@@ -11,6 +11,13 @@ VOID = frozenset({"br", "hr", "meta"})
 FEW = 100  # rows of a table; more are counted
 
 
+def signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign; a digit more where it would round to 0: "-0.0003"."""
+    if round(value, digits) == 0 != round(value, digits + 1):
+        digits += 1
+    return f"{round(value, digits) + 0:+.{digits}f}"
+
+
 class Html(str):
     """Finished markup, which ``el`` takes as it is; any other text is escaped."""
 

@@ -22,7 +22,7 @@ from fairneuron.data.dataset import Dataset
 from fairneuron.errors import require_range
 from fairneuron.forward import in_precision_of, trainable
 from fairneuron.limits import DEFAULT_LIMIT, Limit, check_limit, compares_groups
-from fairneuron.markup import snippet, table
+from fairneuron.markup import signed, snippet, table
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.models import Network
 from fairneuron.recipes import Explanation, Recipe, Settings, Task, make_recipe
@@ -142,7 +142,7 @@ class Repair:
             (
                 METRICS[name].title,
                 *("undefined" if v is None else f"{v:.3f}" for v in (c.before, c.after)),
-                "" if c.interval is None else f"{c.interval[0]:+.3f} to {c.interval[1]:+.3f}",
+                "" if c.interval is None else " to ".join(map(signed, c.interval)),
                 "" if c.noise_floor is None else f"{c.noise_floor:.3f}",
             )
             for name, c in self.verdict.changes.items()

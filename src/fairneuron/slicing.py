@@ -30,9 +30,9 @@ from fairneuron.gradients import GradientSlicer
 from fairneuron.graph import Layer
 from fairneuron.kernel import Wiring, compiled, keep_prefix, unit_signatures
 from fairneuron.paths import Means, Paths, count_paths
+from fairneuron.rules import Rule, weight_of
 from fairneuron.similar import Sketcher
 from fairneuron.training import Progress, quiet
-from fairneuron.units import Rule, weight_of
 
 CONTRIBUTIONS = ("signed", "absolute", "gradient")
 LEVELS = ("synapses", "units")
@@ -89,7 +89,7 @@ def activation_paths(
     the batch, and by up to 40 bytes a sample for the result, and as much while it is counted.
 
     Args:
-        model: A traceable network of layers that have a rule: see ``fairneuron.units``.
+        model: A traceable network of layers that have a rule: see ``fairneuron.rules``.
         x: ``(n, …)``, as the network reads it; or a DataLoader that does not shuffle, or
             another iterable of batches of it, alone or first in a tuple. It is iterated twice
             unless ``means`` are given.

@@ -23,6 +23,7 @@ from fairneuron.audit import (
 )
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.limits import ROUNDING, Limit, check_limit, compares_groups, violation
+from fairneuron.markup import signed
 from fairneuron.metrics.definitions import (
     METRICS,
     POSITIVE,
@@ -131,7 +132,7 @@ class Change:
                 if METRICS[self.metric].best == 0
                 else self.interval
             )
-            text += f" (change {round(low, 3) + 0:+.3f} to {round(high, 3) + 0:+.3f})"
+            text += f" (change {signed(low)} to {signed(high)})"
         return text
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from fairneuron.compare.words import Figures, count, label, mean_sd, number, ordered, pair, verdict
 from fairneuron.errors import printable
+from fairneuron.markup import signed
 from fairneuron.metrics.definitions import METRICS
 
 _READ_THIS = """\
@@ -166,7 +167,7 @@ def _full(found: Figures) -> str:
 
 
 def _signed(value: float | None) -> str:
-    return "" if value is None else f"{round(value, 3) + 0:+.3f}"
+    return "" if value is None else signed(value)
 
 
 def _cost(ratio: float | None, seconds: float | None) -> str:

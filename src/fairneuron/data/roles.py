@@ -29,6 +29,7 @@ _LABELS = frozenset(
 )
 _COUNTS = frozenset("id ids identifier index key uuid guid no nr".split())
 _WEIGHTS = frozenset("weight weights".split())
+_DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3\d{4})(?!\d)")
 _MOST_PARTS = 3
 _MOST_LEVELS, _FEWEST_ROWS = 12, 10  # levels are told if there are few, each of several people
 
@@ -137,6 +138,10 @@ def _levels(column: pd.Series[Any], distinct: int) -> tuple[str, ...]:
     return (*told, f"and {rare} of fewer than {_FEWEST_ROWS} rows") if rare else tuple(told)
 
 
+def _are_dates(column: pd.Series[Any]) -> bool:
+    return bool(as_text(column.dropna()).str.strip().str.match(_DATE).all())
+
+
 def _left(
     column: pd.Series[Any], kind: str, distinct: int, problem: str, words: Collection[str]
 ) -> str:
@@ -146,6 +151,8 @@ def _left(
         return "a value per row"
     if distinct == 1 and len(column) > 1:
         return "one value alone"
+    if kind == "category" and distinct > _MOST_LEVELS and _are_dates(column):
+        return "dates, each a category of its own"
     whole = column.dtype.kind in "iu"
     if len(column) >= FEW and distinct == len(column):
         counted = whole and int(column.max()) - int(column.min()) == len(column) - 1

@@ -180,7 +180,7 @@ def _weighted(
                 "data-labels",
                 "Labels and predictions must be 0 and 1, or -1 and 1",
                 got=str(np.unique(values)[:5].tolist()),
-                cure="Threshold the scores first.",
+                cure="Threshold scores, and compare texts with the one that is 1: y == 'yes'.",
             )
     table = table.reshape(len(table), -1).astype(str)
     _, group = np.unique(table, axis=0, return_inverse=True)

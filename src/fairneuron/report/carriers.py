@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fairneuron.markup import Html, el, table
+from fairneuron.markup import Html, el, signed, table
 from fairneuron.report import figures
 from fairneuron.report.page import figure, note, paragraph
-from fairneuron.report.parts import Values, signed
+from fairneuron.report.parts import Values
 
 
 def carriers(found: Values, paths: Values | None) -> Iterator[Html]:
@@ -128,7 +128,8 @@ def _neurons(found: Values) -> Iterator[Html]:
         f"{which} Held at its mean, a neuron says nothing of a person any more. Pull: norm of the "
         "gradient of the gap with respect to the incoming weights. Conflict: above 0, lowering "
         "the gap and lowering the loss pull the neuron in opposite directions. Active: on what "
-        "share of the samples it is not 0."
+        "share of the samples it is not 0. The order is that of the leverage: the part of the pull "
+        "that leaves the loss as it is, times active."
     )
     rows = [
         (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fairneuron.markup import Html, el, table
+from fairneuron.markup import Html, el, signed, table
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report.markdown import SHOWN
 from fairneuron.report.page import bullets, note
@@ -23,7 +23,6 @@ from fairneuron.report.parts import (
     limit_text,
     number,
     rate_figure,
-    signed,
     title_of,
     with_interval,
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fairneuron.markup import Html, el, table
+from fairneuron.markup import Html, el, signed, table
 from fairneuron.metrics.definitions import METRICS, wilson
 from fairneuron.report.candidates import FRONT, FRONT_OF_SUMS, choice, point_of, settings_of
 from fairneuron.report.figures import Board, Line, Look, Point, Spot
@@ -18,7 +18,6 @@ from fairneuron.report.parts import (
     between,
     limit_text,
     number,
-    signed,
     title_of,
     with_interval,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fairneuron.markup import Html, el
+from fairneuron.markup import Html, el, signed
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report.candidates import candidates, choice
 from fairneuron.report.carriers import carriers
@@ -20,7 +20,6 @@ from fairneuron.report.parts import (
     caveats,
     number,
     origin,
-    signed,
     sizes,
     title_of,
 )

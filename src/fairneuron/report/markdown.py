@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fairneuron.errors import printable
+from fairneuron.markup import signed
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report.governance import (
     CARD_TITLE,
@@ -160,12 +161,12 @@ def _groups(result: dict[str, Any]) -> str:
 def _change(change: dict[str, Any], *, brackets: bool) -> str:
     if change["before"] is None or change["after"] is None:
         return "undefined"
-    text = f"{round(change['after'] - change['before'], 3) + 0:+.3f}"
+    text = signed(change["after"] - change["before"])
     if change["interval"] is None:
         return text
-    low, high = (round(bound, 3) + 0 for bound in change["interval"])
+    low, high = map(signed, change["interval"])
     reliable = change["interval"][0] > 0 or change["interval"][1] < 0
-    inside = f" [{low:+.3f}, {high:+.3f}]" if brackets else ""
+    inside = f" [{low}, {high}]" if brackets else ""
     return f"{text}{inside}{'*' if reliable else ''}"
 
 
@@ -217,7 +218,8 @@ def _neurons(found: dict[str, Any]) -> list[str]:
     return [
         f"{which} Pull: norm of the gradient of the gap with respect to them. Conflict: above 0, "
         "lowering the gap and lowering the loss pull the neuron in opposite "
-        "directions. Active: on how many samples it is not 0.",
+        "directions. Active: on how many samples it is not 0. The order is that of the leverage: "
+        "the part of the pull that leaves the loss as it is, times active.",
         _table(("layer", "neuron", "pull", "conflict", "active"), rows),
         *more,
     ]

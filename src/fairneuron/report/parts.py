@@ -244,11 +244,6 @@ def number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def signed(value: float, digits: int = 3) -> str:
-    """A difference with its sign."""
-    return f"{round(value, digits) + 0:+.{digits}f}"
-
-
 def _listed(words: Sequence[str]) -> str:
     more = [f"{len(words) - FEW} more"] if len(words) > FEW else []
     return ", ".join([*words[:FEW], *more])
