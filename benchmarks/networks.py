@@ -6,12 +6,12 @@ In forward passes of the same network on the same images, float32, all in turn o
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -96,9 +96,15 @@ def print_growth(images: int) -> None:
     net = network(0)
     x = torch.randn(images, 3, 32, 32)
     fn.activation_paths(net, x[:2])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     fn.activation_paths(net, x, batch_size=64)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1000)
+    print(peak() - before)
+
+
+def peak() -> int:
+    """Of this process so far, in MB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
 
 def section(quick: bool) -> str:

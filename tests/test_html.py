@@ -17,7 +17,7 @@ import pytest
 
 import fairneuron as fn
 from fairneuron.io import to_json
-from fairneuron.markup import el, table
+from fairneuron.markup import el, signed, table
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report import figures
 from fairneuron.report.audit_page import audit_page
@@ -364,6 +364,12 @@ def test_what_got_worse_is_said(tame: dict[str, Any]) -> None:
     eo = test["changes"]["eo"]
     price = f"equal opportunity difference ({eo['before']:.3f} to {eo['after']:.3f})"
     assert f'<p class="lead">Reliably worse: {price}. Levelled down: selection'.encode() in content
+    result["verdicts"]["test"]["outcome"] = "improved"
+    result["data"]["outcome"] = "harmful"
+    harmful = checked(repair_page(result)).text
+    assert f"{result['data']['name']}: improved, at a price" in harmful
+    assert "that is no loss to those people" in harmful
+    assert "that is no loss to those people" not in text
     assert "Equal opportunity difference got reliably worse" in text
     assert (
         "Levelled down: the selection rate fell, and reliably rose in no group; fell in A" in text
@@ -617,3 +623,18 @@ def test_every_class_has_a_style(tame: dict[str, Any], paths: dict[str, Any]) ->
     for content in (repair_page(tame), repair_page(paths), audit_page(audited(TAME))):
         used = {c for _, a in Page(content).attributes for c in (a.get("class") or "").split()}
         assert used <= known
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.25, "+0.250"),
+        (-0.0003, "-0.0003"),
+        (0.0004, "+0.0004"),
+        (-1e-17, "+0.000"),
+        (0, "+0.000"),
+    ],
+)
+def test_a_difference_keeps_its_sign(value: float, text: str) -> None:
+    """A bound below zero is not shown as one at zero, nor noise of the arithmetic as a bound."""
+    assert signed(value) == text

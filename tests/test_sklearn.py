@@ -80,6 +80,13 @@ def test_the_gap_is_repaired(people: tuple[np.ndarray, ...], repaired: Any) -> N
     assert repaired.audit_.group_names == ("A", "B")
 
 
+def test_a_limit_without_groups_is_told(people: tuple[np.ndarray, ...]) -> None:
+    """Who forgets the groups, or to pass them on, hears of it."""
+    x, y, _ = people
+    with pytest.warns(fn.FairNeuronWarning, match="Without sensitive_features nothing is repaired"):
+        classifier(limit={"dp": 0.1}, epochs=1).fit(x, y)
+
+
 def test_options_of_the_repair(people: tuple[np.ndarray, ...]) -> None:
     """The limit, the recipe and further options reach it."""
     x, y, group = people

@@ -19,7 +19,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from fairneuron.audit import Audit, audit
 from fairneuron.data.dataset import Dataset, Floats, Ints
-from fairneuron.errors import require_range
+from fairneuron.errors import require_range, warn
 from fairneuron.forward import evaluation, logits, placed
 from fairneuron.limits import DEFAULT_LIMIT, Limit
 from fairneuron.models import predicted_classes
@@ -199,6 +199,12 @@ class FairNeuronClassifier(NetworkClassifier):
         self.repair_ = None
         self.audit_: Audit | None = None
         if sensitive_features is None:
+            if self.limit is not None:
+                warn(
+                    "option-limit",
+                    "Without sensitive_features nothing is repaired, whatever the limit; behind a "
+                    "pipeline or a search they need set_fit_request(sensitive_features=True)",
+                )
             self.network_: torch.nn.Module = network.double()
         else:
             parts = (people.subset(part[ids] == code) for code in (0, 1))

@@ -63,6 +63,8 @@ def sentence(figures: Figures, result: Figures) -> str:
         f"{number(own['gap']['mean'])}, from {number(base['accuracy']['mean'])} at "
         f"{number(base['gap']['mean'])}"
     )
+    if own["gap"]["mean"] > at["epsilon"]:
+        found += ", which is beyond what was wanted"
     peers = [n for n in at["methods"] if n != name and not figures["methods"][n]["needs_sensitive"]]
     ours = [at["methods"][n]["reference_is_worse"]["verdict"] for n in peers]
     worse = [at["methods"][n]["is_worse"]["verdict"] for n in peers].count("worse")

@@ -38,9 +38,10 @@ _SEVERAL = _HEADLINES | {
 
 def repair_page(result: Values) -> bytes:
     """The page of a repair; ``result`` is what ``Run.to_dict`` gives."""
-    test = result["verdicts"]["test"]
+    outcome = result["verdicts"]["test"]["outcome"]
+    cost = ", at a price" if outcome == "improved" and price(result) else ""
     return document(
-        f"Repair of a model on {result['data']['name']}: {test['outcome']}",
+        f"Repair of a model on {result['data']['name']}: {outcome}{cost}",
         [
             el("p", lead(result), class_="lead"),
             *([el("p", price(result), class_="lead")] if price(result) else []),
@@ -86,6 +87,8 @@ def price(result: Values) -> str:
     told = [f"Reliably worse: {', '.join(worse)}."] if worse else []
     if rates:
         told.append(f"Levelled down: {rates} fell, and reliably rose in no group.")
+        if result["data"].get("outcome") == "harmful":
+            told.append("Since y = 1 is the harmful outcome, that is no loss to those people.")
     return " ".join(told)
 
 
