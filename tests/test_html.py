@@ -328,6 +328,16 @@ def test_the_other_recipe(paths: dict[str, Any]) -> None:
     assert any("path" in drawing["title"] for drawing in page.drawings)
 
 
+@pytest.mark.parametrize(("share", "told"), [(0.05, True), (0.5, False), (0.95, True)])
+def test_clusters_that_tell_nobody_apart_are_no_finding(
+    paths: dict[str, Any], share: float, told: bool
+) -> None:
+    """Nearly everybody in one of them: the page says that it means little."""
+    result = copy.deepcopy(paths)
+    result["explanation"]["biased_share"] = share
+    assert ("the clusters mean little" in Page(repair_page(result)).text) is told
+
+
 def test_undefined_metrics_are_said(hopeless: dict[str, Any]) -> None:
     """With the reason, and nowhere as a number."""
     page = checked(repair_page(hopeless))

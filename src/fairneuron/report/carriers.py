@@ -9,6 +9,8 @@ from fairneuron.report import figures
 from fairneuron.report.page import figure, note, paragraph
 from fairneuron.report.parts import Values
 
+LOPSIDED = 0.9  # share of the samples in one cluster from which the two mean little
+
 
 def carriers(found: Values, paths: Values | None) -> Iterator[Html]:
     """What was found, by the recipe and on the paths of the original.
@@ -34,6 +36,12 @@ def carriers(found: Values, paths: Values | None) -> Iterator[Html]:
     yield from _clusters(found if paths is None else paths)
     if paths is not None and _links(paths):
         yield _synapses(paths)
+    share = (found if paths is None else paths)["biased_share"]
+    if not 1 - LOPSIDED <= share <= LOPSIDED:
+        yield note(
+            f"{share:.1%} of the samples have a rare path: here γ and θ tell hardly anybody from "
+            "the others, and the clusters mean little."
+        )
     yield note(
         "An activation path is the set of synapses that make a prediction. Biased is the paper's "
         "word for a sample whose path is rare; it says nothing of the person. The clusters were "
