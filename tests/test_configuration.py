@@ -42,7 +42,7 @@ PLAIN = {
     *("class-weight", "time-budget", "interactive", "part", "predictions", "prediction", "score"),
     *("annotations", "contribution", "top", "show", "methods", "seeds", "first-seed", "criteria"),
     *("reference", "workers", "no-plots", "samples", "grid", "share", "score-weights", "resources"),
-    "quick",
+    *("quick", "level", "layers", "similarity", "sample"),
 }
 """Keys that import no code, send nothing, and choose no place to write to."""
 Call = Callable[..., Outcome]

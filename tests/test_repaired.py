@@ -84,6 +84,7 @@ def skorch_net(kind: Any = NeuralNetBinaryClassifier, **options: Any) -> Any:
     """Fitted on the data."""
     torch.manual_seed(0)
     settings = {"max_epochs": 8, "lr": 0.02, "optimizer": torch.optim.Adam, "verbose": 0}
+    settings["callbacks__print_log"] = None  # it holds print, which Ray may have replaced
     net = kind(**{"module": Net, "module__squeeze": kind is NeuralNetBinaryClassifier}
                | settings | options)  # fmt: skip
     return net.fit(X, Y.astype(np.float32) if kind is NeuralNetBinaryClassifier else Y)

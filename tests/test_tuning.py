@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from fairneuron.errors import ModelError, OptionError
 from fairneuron.models import mlp
 from fairneuron.options import with_subject
 from fairneuron.recipes import Paper
-from fairneuron.search.cluster import ray_at, run_on_ray
+from fairneuron.search.cluster import _require_workers, ray_at, run_on_ray
 from fairneuron.search.space import SCORED, combined, drawn, full_weights, score
 from fairneuron.subject import Subject
 from fairneuron.training import quiet
@@ -408,10 +408,14 @@ def test_a_ray_whose_workers_would_never_start_is_refused(ray, monkeypatch) -> N
     """One that the caller started from a path with a space; before anything is submitted."""
     elsewhere = "/home/me/my models/.venv/bin/python"
     monkeypatch.setattr(sys, "executable", elsewhere)
+    started = SimpleNamespace(runtime_env={})  # as ray.init without one
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: started)
     with pytest.raises(OptionError, match="py_executable") as caught:
         run_on_ray(lambda numbers: [*numbers], [[0]], "ray", {"CPU": 1}, print)
     assert caught.value.code == "option-ray"
     assert elsewhere in caught.value.got
+    started.runtime_env = {"py_executable": f"'{elsewhere}'"}
+    _require_workers(ray)
 
 
 def test_missing_ray_is_told(parts, trained, monkeypatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from fairneuron.commands.common import On, at_work, print_json, table_of
 from fairneuron.errors import OptionError, require_range
 from fairneuron.io import require_free_file, to_json, write_file
 from fairneuron.options import AsJson, numbers_of, with_subject
+from fairneuron.report.markdown import shell_word
 from fairneuron.report.terminal import to_stderr
 from fairneuron.search.cluster import check_place, check_resources
 from fairneuron.search.space import (
@@ -214,7 +214,7 @@ def _repair_command(subject: Subject, best: Mapping[str, Any]) -> str:
     words = ["fairneuron", "repair", "--recipe", "paper", *words_of(subject)]
     for name, value in best.items():
         words += [f"--{name}", repr(value)]
-    return shlex.join([*words, "--out", "runs/paper"])
+    return " ".join(map(shell_word, [*words, "--out", "runs/paper"]))
 
 
 def words_of(subject: Subject) -> list[str]:
