@@ -12,7 +12,6 @@ from fairneuron.commands.common import On, at_work, print_json, table_of
 from fairneuron.errors import OptionError, require_range
 from fairneuron.io import require_free_file, to_json, write_file
 from fairneuron.options import AsJson, numbers_of, with_subject
-from fairneuron.report.markdown import shell_word
 from fairneuron.report.terminal import to_stderr
 from fairneuron.search.cluster import check_place, check_resources
 from fairneuron.search.space import (
@@ -211,6 +210,8 @@ def _cells(texts: Any) -> str:
 
 def _repair_command(subject: Subject, best: Mapping[str, Any]) -> str:
     """The command that repairs the same subject with these settings."""
+    from fairneuron.report.markdown import shell_word
+
     words = ["fairneuron", "repair", "--recipe", "paper", *words_of(subject)]
     for name, value in best.items():
         words += [f"--{name}", repr(value)]
