@@ -69,6 +69,17 @@ def test_limits_by_hand(metric: str, limit: float, holds: bool, said: str) -> No
     assert said in (held.reason or "")
 
 
+def test_a_gap_between_classes_is_told_of_classes() -> None:
+    """Not of groups, which it does not compare; of two classes by its value alone."""
+    (two,) = compare_limits(audited(GAP), {"mcd": 0.05})  # 8/20 and 14/20
+    assert re.fullmatch(r"mcd is 0\.300 \(.*\), limit at most 0\.05; n = 40", two.reason or "")
+    three = [[[4, 0, 0], [2, 2, 0], [1, 0, 3]], [[4, 0, 0], [4, 0, 0], [0, 0, 4]]]
+    (held,) = compare_limits(audited(three), {"mcd": 0.5})  # 8/8, 2/8, 7/8
+    said = "n = 24; accuracy 0.250 of class '1' (n = 8) and 1.000 of class '0' (n = 8)"
+    assert (held.reason or "").endswith(said)
+    assert compare_limits(audited(three), {"mcd": 0.75})[0].holds
+
+
 def test_fpr_where_it_is_the_larger_gap() -> None:
     """Equalised odds name the rate that is farther apart, and the people it is a share of."""
     counts = [[[9, 1], [5, 5]], [[2, 18], [5, 5]]]

@@ -71,11 +71,14 @@ def compare_limits(found: Mapping[str, Any], limits: Mapping[str, float]) -> lis
 
 
 def _compared(found: Mapping[str, Any], metric: str, limit: float) -> Held:
+    from fairneuron.metrics.definitions import METRICS
+
     value, bounds = found["metrics"][metric], found["intervals"][metric]
     interval = None if bounds is None else (bounds[0], bounds[1])
     if value is not None and violation(metric, value, limit) == 0:
         return Held(metric, limit, value, interval, None)
-    rows = [row for row in found["groups"] if row["compared"] and row["n"]]
+    everybody = METRICS[metric].between_classes
+    rows = [row for row in found["groups"] if row["n"] and (row["compared"] or everybody)]
     n, asked = sum(row["n"] for row in rows), bound_text(metric, limit)
     if value is None:
         said = f"{metric} is undefined: {found['undefined'][metric]}; limit {asked}"
@@ -85,8 +88,9 @@ def _compared(found: Mapping[str, Any], metric: str, limit: float) -> Held:
     else:
         around = "" if interval is None else f" (95 % interval {_digits(interval)})"
         said = f"{metric} is {_exact(metric, value, limit)}{around}, limit {asked}"
-        groups = _farthest(rows, metric)
-    return Held(metric, limit, value, interval, f"{said}; n = {n}; {groups}")
+        groups = _classes(found.get("classes", ())) if everybody else _farthest(rows, metric)
+    reason = "; ".join(part for part in (said, f"n = {n}", groups) if part)
+    return Held(metric, limit, value, interval, reason)
 
 
 def bound_text(metric: str, limit: float) -> str:
@@ -122,6 +126,15 @@ def _farthest(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
         for row in (low, high)
     ]
     return f"{_TITLES[rate]} {' and '.join(shares)}"
+
+
+def _classes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The two classes that are farthest apart; nothing where an audit does not list them."""
+    if not rows:
+        return ""
+    ends = (pick(rows, key=lambda row: row["accuracy"]) for pick in (min, max))
+    shares = (f"{row['accuracy']:.3f} of class {_group(row['class'], row['n'])}" for row in ends)
+    return f"accuracy {' and '.join(shares)}"
 
 
 def _group(name: str, n: int) -> str:
