@@ -21,8 +21,8 @@ from training import Job as Loop
 from training import textbook
 
 import fairneuron as fn
-from fairneuron.conflict import gap_penalty
 from fairneuron.data.dataset import Dataset
+from fairneuron.gaps import gap_penalty
 from fairneuron.search.together import Job, train_together
 
 SETTINGS = {  # title, whether the sensitive column is an input, hidden layers

@@ -24,8 +24,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 import fairneuron as fn
-from fairneuron.conflict import conflict_neurons, incoming_weights, neuron_pulls, soft_gap
+from fairneuron.conflict import conflict_neurons, incoming_weights, neuron_pulls
 from fairneuron.data.dataset import Dataset
+from fairneuron.gaps import soft_gap
 from fairneuron.models import Penalty, Scores, TaskLoss, task_loss
 from fairneuron.terms import Terms
 from fairneuron.tracing import trace
@@ -252,7 +253,7 @@ def jobs(model: nn.Module, data: Dataset, epochs: int) -> Iterator[Job]:
 
     graph = trace(model)
     neurons = conflict_neurons(neuron_pulls(graph, data, ("dp",)), 0.1)
-    only = incoming_weights(graph, neurons)
+    only = incoming_weights(graph, data, neurons)
     schedule = plan(conflict.schedule)
     yield make(title="conflict neurons", schedule=schedule, only=only, penalty=gap)
 

@@ -23,7 +23,8 @@ from scipy.stats import wilcoxon
 from torch import nn
 
 import fairneuron as fn
-from fairneuron.conflict import Neuron, gap_penalty, incoming_weights, neuron_pulls, soft_gap
+from fairneuron.conflict import Neuron, incoming_weights, neuron_pulls
+from fairneuron.gaps import gap_penalty, soft_gap
 from fairneuron.models import task_loss
 from fairneuron.search.together import Job, train_together
 from fairneuron.tracing import trace
@@ -65,11 +66,12 @@ class Task:
         self, nets: Sequence[nn.Module], neurons: Sequence[list[Neuron] | None], steps: int = STEPS
     ) -> None:
         """Trains networks in place, each its neurons' incoming weights alone (None: everything)."""
+        masks = [
+            None if n is None else incoming_weights(trace(net), self.train, n)
+            for net, n in zip(nets, neurons, strict=True)
+        ]
         train_together(
-            [
-                Job(net, None if n is None else incoming_weights(trace(net), n), self.strength)
-                for net, n in zip(nets, neurons, strict=True)
-            ],
+            [Job(net, mask, self.strength) for net, mask in zip(nets, masks, strict=True)],
             self.train,
             self.valid,
             fn.Schedule(

@@ -11,14 +11,13 @@ import fairneuron as fn
 from fairneuron.conflict import (
     Neuron,
     conflict_neurons,
-    explain_conflict,
-    gap_penalty,
     incoming_weights,
     neuron_pulls,
-    soft_gap,
 )
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError, OptionError
+from fairneuron.explanation import explain_conflict
+from fairneuron.gaps import gap_penalty, soft_gap
 from fairneuron.models import Scores
 from fairneuron.tracing import trace
 from tests.conftest import made_up
@@ -114,10 +113,12 @@ def test_share_out_of_range_is_refused(share: float) -> None:
     assert caught.value.code == "option-range"
 
 
-def test_masks_hold_the_neurons_rows(trained) -> None:
+def test_masks_hold_the_neurons_rows(trained, parts) -> None:
     """One row of the weight and one element of the bias per neuron."""
     masks = incoming_weights(
-        trace(trained), [Neuron("0", 2, 1, 0), Neuron("2", 1, 1, 0), Neuron("2", 4, 1, 0)]
+        trace(trained),
+        parts[0],
+        [Neuron("0", 2, 1, 0), Neuron("2", 1, 1, 0), Neuron("2", 4, 1, 0)],
     )
     assert {k: v.nonzero()[:, 0].unique().tolist() for k, v in masks.items()} == {
         "0.weight": [2], "0.bias": [2], "2.weight": [1, 4], "2.bias": [1, 4],

@@ -15,9 +15,9 @@ from fairneuron.baselines.gradient import DiffDP, FineTuning, LastLayer, initial
 from fairneuron.baselines.hsic import HSIC, hsic, hsic_penalty
 from fairneuron.baselines.protocol import CONFIGURATIONS
 from fairneuron.baselines.reweighing import Reweighing, reweighing_weights
-from fairneuron.conflict import gap_penalty, soft_gap
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError, OptionError
+from fairneuron.gaps import gap_penalty, soft_gap
 from fairneuron.models import positive_score
 from fairneuron.training import train
 

@@ -9,9 +9,11 @@ from torch import nn
 
 import fairneuron as fn
 from fairneuron import baselines
-from fairneuron.conflict import conflict_neurons, explain_conflict, neuron_pulls, soft_gap
+from fairneuron.conflict import conflict_neurons, neuron_pulls
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import DataError
+from fairneuron.explanation import explain_conflict
+from fairneuron.gaps import soft_gap
 from fairneuron.models import task_loss
 from fairneuron.tracing import trace
 from fairneuron.training import loss_of, train

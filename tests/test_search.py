@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import fairneuron as fn
-from fairneuron.conflict import gap_penalty, incoming_weights, neuron_pulls
+from fairneuron.conflict import incoming_weights, neuron_pulls
 from fairneuron.data.dataset import Dataset
+from fairneuron.gaps import gap_penalty
 from fairneuron.models import mlp
 from fairneuron.search.together import Job, train_together
 from fairneuron.terms import Budget, Terms
@@ -62,7 +63,7 @@ def compare(jobs: list[Job], parts, schedule: fn.Schedule, **arguments: object) 
 def neuron_masks(model: nn.Module, data: Dataset) -> list[dict[str, torch.Tensor]]:
     """Of the first neuron, and of three others."""
     neurons = neuron_pulls(trace(model), data, ("dp",))
-    return [incoming_weights(trace(model), part) for part in (neurons[:1], neurons[5:8])]
+    return [incoming_weights(trace(model), data, part) for part in (neurons[:1], neurons[5:8])]
 
 
 def test_strengths_and_neurons(parts, trained) -> None:

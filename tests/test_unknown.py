@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 import fairneuron as fn
 from fairneuron.audit import Audit, audit_scores
-from fairneuron.conflict import conflict_neurons, explain_conflict, neuron_pulls
+from fairneuron.conflict import conflict_neurons, neuron_pulls
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import DataError
+from fairneuron.explanation import explain_conflict
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.tracing import trace
 from tests.conftest import Says, made_up

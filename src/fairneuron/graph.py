@@ -52,6 +52,17 @@ class Layer:
     index: int
     sources: tuple[int, ...]
 
+    axis: ClassVar[int] = 1
+    """Which axis of its value has the units, if any has."""
+
+    def by_unit(self, value: torch.Tensor) -> torch.Tensor:
+        """A value ``(n, …)`` of the layer, or of a step of the same shape, as a view of it.
+
+        Returns:
+            ``(n, units, …)``, or ``(n, 1)`` of ``(n,)``.
+        """
+        return value[:, None] if value.ndim == 1 else value.movedim(self.axis, 1)
+
 
 @dataclass(frozen=True)
 class Input(Layer):
@@ -69,17 +80,6 @@ class Weighted(Layer):
 
     weight: str
     bias: str | None
-
-    axis: ClassVar[int]
-    """Which axis of its value has the units."""
-
-    def by_unit(self, value: torch.Tensor) -> torch.Tensor:
-        """A value ``(n, …)`` of the layer, or of a step of the same shape, as a view of it.
-
-        Returns:
-            ``(n, units, …)``, or ``(n, 1)`` of ``(n,)``.
-        """
-        return value[:, None] if value.ndim == 1 else value.movedim(self.axis, 1)
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,6 @@ class Convolution(Weighted):
     dilation: tuple[int, ...]
     groups: int
     mode: str = "constant"
-
-    axis = 1
 
 
 @dataclass(frozen=True)

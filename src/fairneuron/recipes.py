@@ -14,16 +14,10 @@ import torch
 from torch import nn
 
 from fairneuron.clustering import PathSummary, rare_paths, summarise_paths
-from fairneuron.conflict import (
-    ConflictExplanation,
-    Neuron,
-    conflict_neurons,
-    explain_conflict,
-    gap_penalty,
-    incoming_weights,
-    neuron_pulls,
-)
+from fairneuron.conflict import Neuron, conflict_neurons, incoming_weights, neuron_pulls
 from fairneuron.data.dataset import Dataset, Floats, Mask
+from fairneuron.explanation import ConflictExplanation, explain_conflict
+from fairneuron.gaps import gap_penalty
 from fairneuron.models import Penalty
 from fairneuron.paths import Means, Paths
 from fairneuron.search.muting import OnPath, neurons_on_paths
@@ -246,7 +240,8 @@ class Conflict(ConflictSettings):
 
     def retrain(self, task: Task, picked: dict[float, list[Neuron]]) -> Iterator[Retrained]:
         """Trains their incoming weights alone on loss + λ · gap, and stops on the way there."""
-        masks = {s: incoming_weights(trace(task.model), n) for s, n in picked.items()}
+        graph = trace(task.model)
+        masks = {s: incoming_weights(graph, task.train, n) for s, n in picked.items()}
         strengths = (STRENGTH,) if self.strengths is None else several(self.strengths)
         ways = self._ways(task, masks, list(product(masks, strengths)))
         if self.strengths is None:

@@ -17,10 +17,10 @@ from typing import Any
 from torch import nn
 
 from fairneuron.audit import audit_scores, predict
-from fairneuron.conflict import CRITERIA
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import require_range
 from fairneuron.forward import in_precision_of, trainable
+from fairneuron.gaps import CRITERIA
 from fairneuron.limits import DEFAULT_LIMIT, Limit, check_limit, compares_groups
 from fairneuron.markup import signed, snippet, table
 from fairneuron.metrics.definitions import METRICS

@@ -361,7 +361,8 @@ class _Builder:
             return None
         name = str(weight.target)
         bias_name = str(bias.target) if isinstance(bias, fx.Node) else None
-        return Linear(name, index, self._sources(node), name, bias_name)
+        sources = self._sources(node)
+        return Linear(name.removesuffix(".weight"), index, sources, name, bias_name)
 
     def _attention_call(self, node: fx.Node, index: int) -> Layer | None:
         given = _arguments(node, "query key value attn_mask dropout_p is_causal scale enable_gqa")

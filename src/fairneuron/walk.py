@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fairneuron.conflict import soft_gap
 from fairneuron.data.dataset import Dataset, Floats
 from fairneuron.forward import evaluation, logits, one_thread, placed, rows_at_once
+from fairneuron.gaps import soft_gap
 from fairneuron.metrics.definitions import POSITIVE
 from fairneuron.models import positive_score
 

@@ -47,7 +47,7 @@ def fairret_penalty(criteria: Sequence[str]) -> Penalty:
     """The library's ``NormLoss`` (p = 1) as what is added to a task loss.
 
     Groups' memberships are scaled by the weights, and the overall statistic is taken over those
-    with weight, so weights count as in ``fairneuron.conflict.soft_gap``. Groups whose statistic has
+    with weight, so weights count as in ``fairneuron.gaps.soft_gap``. Groups whose statistic has
     no denominator in the batch are left out; 0 is added where fewer than two are left, or nobody is
     predicted positive.
 

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from fairneuron.baselines.protocol import Tuned, listed_strengths
-from fairneuron.conflict import gap_penalty
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError
 from fairneuron.forward import in_precision_of, trainable
+from fairneuron.gaps import gap_penalty
 from fairneuron.limits import DEFAULT_LIMIT, Limit
 from fairneuron.models import Network, Penalty
 from fairneuron.search.together import Job, train_together
@@ -34,7 +34,7 @@ FROM_SCRATCH = Schedule(epochs=5, batch_size=512, learning_rate=0.003, plateau=N
 class FineTuning(Tuned):
     """All weights of the trained model are retrained on loss + λ · gap.
 
-    The gap is the recipe conflict's (``fairneuron.conflict.soft_gap``), so what is left out is the
+    The gap is the recipe conflict's (``fairneuron.gaps.soft_gap``), so what is left out is the
     selection of neurons.
 
     Args:

@@ -8,9 +8,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from fairneuron.conflict import CRITERIA
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import OptionError, require_range, require_whole
+from fairneuron.gaps import CRITERIA
 from fairneuron.limits import DEFAULT_LIMIT, Limit, check_limit
 from fairneuron.models import Network, Predictor
 from fairneuron.trials import Candidate, choose, run_trial

@@ -1,0 +1,131 @@
+"""What the recipe conflict found: which neurons carry the gap, and how much of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from fairneuron.conflict import Neuron
+from fairneuron.data.dataset import Dataset
+from fairneuron.forward import one_thread
+from fairneuron.gaps import data_gap
+from fairneuron.graph import Graph
+from fairneuron.neurons import Activations
+
+
+@dataclass(frozen=True)
+class ConflictExplanation:
+    """Which neurons carry the gap, how much of it, and how many were retrained.
+
+    Attributes:
+        criteria: The gaps, added.
+        neurons: The retrained neurons, the most leverage first; if all were, those of the smallest
+            share that was tried.
+        hidden: Number of hidden neurons.
+        retrained: Number of those that were retrained.
+        layers: The number of hidden neurons of each layer, in order.
+        gap: Score gap of the original model on the training data.
+        gap_without: The same with the chosen neurons held at their mean activation.
+        gap_without_random: The same with as many random hidden neurons held instead, the mean of 10
+            draws.
+    """
+
+    criteria: tuple[str, ...]
+    neurons: tuple[Neuron, ...]
+    hidden: int
+    retrained: int
+    layers: dict[str, int]
+    gap: float
+    gap_without: float
+    gap_without_random: float
+
+    @property
+    def carried(self) -> float:
+        """Share of the gap that goes when the chosen neurons are held at their mean; at most 1."""
+        return 1 - self.gap_without / self.gap if self.gap else 0.0
+
+    @property
+    def carried_by_random(self) -> float:
+        """The same for random neurons."""
+        return 1 - self.gap_without_random / self.gap if self.gap else 0.0
+
+    def sentence(self) -> str:
+        """It in one sentence."""
+        layers: dict[str, int] = {}
+        for neuron in self.neurons:
+            layers[neuron.layer] = layers.get(neuron.layer, 0) + 1
+        where = ", ".join(f"{n} in layer {name!r}" for name, n in layers.items())
+        torn = sum(neuron.conflict > 0 for neuron in self.neurons)
+        names = f"{len(self.neurons)} of {self.hidden} hidden neurons ({where})"
+        held = f"{self.gap:.3f} with them, {self.gap_without:.3f} with them held at their mean"
+        if self.carried <= 0:
+            return f"{names} have the most leverage, but do not carry the score gap ({held})."
+        return (
+            f"{names} carry {self.carried:.0%} of the score gap ({held}); "
+            f"as many random neurons carry {max(0.0, self.carried_by_random):.0%}. "
+            f"Lowering the gap raises the loss on {torn} of them." + self._retrained()
+        )
+
+    def _retrained(self) -> str:
+        if self.retrained <= len(self.neurons):
+            return ""
+        count = "all " if self.retrained == self.hidden else ""
+        return f" In the chosen candidate {count}{self.retrained} were retrained."
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {
+            **asdict(self),
+            "carried": self.carried,
+            "carried_by_random": self.carried_by_random,
+            "sentence": self.sentence(),
+        }
+
+
+@one_thread()
+def explain_conflict(
+    graph: Graph,
+    data: Dataset,
+    neurons: Sequence[Neuron],
+    criteria: Sequence[str],
+    *,
+    retrained: int | None = None,
+    seed: int = 0,
+) -> ConflictExplanation:
+    """Measures how much of the score gap goes when neurons are held at their mean activation.
+
+    Args:
+        graph: The network's.
+        data: On which.
+        neurons: Which.
+        criteria: The gaps, added.
+        retrained: How many were retrained; these unless given.
+        seed: Of the random neurons.
+    """
+    seen = Activations(graph, data)
+    means = seen.means()
+    everyone = [(name, unit) for name, own in seen.neurons.items() for unit in range(own.count)]
+    generator = torch.Generator().manual_seed(seed)
+
+    def gap_without(held: list[tuple[str, int]]) -> float:
+        scores = seen.scores(seen.holding(held, means))
+        return float(data_gap(scores.positive, scores.true, data, criteria))
+
+    draws = [
+        torch.randperm(len(everyone), generator=generator)[: len(neurons)].tolist()
+        for _ in range(10)
+    ]
+    random = [gap_without([everyone[i] for i in draw]) for draw in draws]
+    return ConflictExplanation(
+        criteria=tuple(criteria),
+        neurons=tuple(neurons),
+        hidden=len(everyone),
+        retrained=len(neurons) if retrained is None else retrained,
+        layers={name: own.count for name, own in seen.neurons.items()},
+        gap=gap_without([]),
+        gap_without=gap_without([(n.layer, n.unit) for n in neurons]),
+        gap_without_random=sum(random) / len(random),
+    )
