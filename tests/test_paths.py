@@ -22,6 +22,7 @@ from fairneuron import activations
 from fairneuron.errors import DataError, ModelError, OptionError
 from fairneuron.paths import count_paths
 from tests.test_slicing import Residual, data, network
+from tests.test_units import made
 
 
 class Stream:
@@ -74,12 +75,18 @@ def test_batches_of_any_kind_give_the_paths_of_the_tensor(give) -> None:
     equal(fn.activation_paths(net, give(x)), fn.activation_paths(net, x))
 
 
-@pytest.mark.parametrize("room", [0, 2000, 1 << 28])
-def test_what_is_remembered_does_not_matter(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+@pytest.mark.parametrize("room", [0, 20_000, 1 << 28])
+@pytest.mark.parametrize(
+    "given", [lambda: (network(2), data(2)), lambda: made("residual")], ids=["linear", "images"]
+)
+def test_what_is_remembered_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, given, room: int
+) -> None:
     """The second pass may find all, some or no activations in memory."""
-    expected = fn.activation_paths(network(2), data(2))
+    net, x = given()
+    expected = fn.activation_paths(net, x)
     monkeypatch.setattr(activations, "_REMEMBERED", room)
-    equal(fn.activation_paths(network(2), data(2), batch_size=7), expected)
+    equal(fn.activation_paths(net, x, batch_size=7), expected)
 
 
 def test_samples_are_read_once_if_the_means_are_known() -> None:

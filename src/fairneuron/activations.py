@@ -59,6 +59,7 @@ class Activations:
             ) from error
         self._module = _in_float64(self.graph.module, nn.Module, {}).eval()
         self.device = self.graph.device
+        self._computed = sum(of.numel() for of in self.units.of.values())  # of a sample
         self._cloned = False  # values that a later step of the network overwrites
         self._remembered: list[Values] = []
 
@@ -74,15 +75,14 @@ class Activations:
     def means(self, batches: Batches, progress: Progress, *, remember: bool = True) -> Means:
         """Mean activations; what fits into a fixed amount of memory is kept for ``of``."""
         sums: Values = {}
-        samples, room = 0, _REMEMBERED if remember else 0
+        samples, memory = 0, _Memory(_REMEMBERED if remember else 0)
         for values in self.of(batches):
             for index in self.units.rules:
                 total = values[index].sum(0)
                 sums[index] = sums[index] + total if samples else total
-            samples += len(next(iter(values.values())))
-            room -= sum(8 * value.numel() for value in values.values())
-            if room >= 0:
-                self._remembered.append(values)
+            samples += len(values[-1])
+            if (kept := memory.keep(values, self._computed * len(values[-1]))) is not None:
+                self._remembered.append(kept)
             progress("mean activations", samples, batches.total)
         return Means({index: total.cpu() for index, total in sums.items()}, samples)
 
@@ -126,6 +126,38 @@ class Activations:
             self._cloned = True
             return self._record(batch)
         return values
+
+
+class _Memory:
+    """A place for values, of a fixed size.
+
+    Values that are few beside those that were computed for them are moved into one piece: left
+    where they are, they would keep the memory around them from being used again.
+
+    Args:
+        size: In bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = self._room = size
+        self._piece: torch.Tensor | None = None
+
+    def keep(self, values: Values, computed: int) -> Values | None:
+        """The values, to be kept; None if there is no room for them."""
+        needed = sum(8 * value.numel() for value in values.values())
+        first = (self._size - self._room) // 8
+        self._room -= needed
+        if self._room < 0:
+            return None
+        if needed * 4 > 8 * computed:
+            return values
+        if self._piece is None:
+            self._piece = values[-1].new_empty(self._size // 8)
+        parts = self._piece[first : first + needed // 8].split([v.numel() for v in values.values()])
+        return {
+            index: part.view(value.shape).copy_(value)
+            for part, (index, value) in zip(parts, values.items(), strict=True)
+        }
 
 
 def _require_the_same(model: nn.Module, traced: nn.Module, x: torch.Tensor) -> None:
