@@ -15,6 +15,7 @@ import gpu
 import memory
 import networks
 import search
+import similar
 import slicing
 import startup
 import torch
@@ -63,7 +64,7 @@ def main() -> None:
         wide=", few turns on small data" if options.quick else "",
     )
     sections = [introduction]
-    local = (m.section for m in (slicing, networks, memory, training, search, startup))
+    local = (m.section for m in (slicing, networks, similar, memory, training, search, startup))
     for measure in (*local, on_cuda):
         print(f"{measure.__module__} ...", file=sys.stderr)
         sections.append(measure(options.quick))

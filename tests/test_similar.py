@@ -42,6 +42,22 @@ def test_counts_estimate_the_company_of_each_sample() -> None:
     assert (similar_counts(sketcher.sketch(base[[0] * 9])) == 9).all()
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 999), n=st.integers(0, 9), units=st.integers(1, 90), share=st.floats(0, 1)
+)
+def test_a_number_is_that_of_the_least_ranks(seed: int, n: int, units: int, share: float) -> None:
+    """Set by set, order by order; of no units, one more than all."""
+    active = sets(n, units, share, seed)
+    sketcher = Sketcher(0.6, units)
+    found = sketcher.sketch(active)
+    assert found.shape == (n, TABLES)
+    for row, numbers in zip(active.numpy(), found, strict=True):
+        least = [min(order[row], default=units) for order in sketcher._ranks.T.astype(int)]
+        words = np.array(least).reshape(TABLES, sketcher.hashes) + 1
+        np.testing.assert_array_equal(numbers, (words * sketcher._keys).sum(1))
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 999), n=st.integers(1, 30), cells=st.integers(1, 3))
 def test_a_count_is_between_itself_and_its_cell(seed: int, n: int, cells: int) -> None:

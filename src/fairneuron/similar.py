@@ -15,11 +15,11 @@ import math
 import numpy as np
 import torch
 
-from fairneuron.data.dataset import Floats, Ints
+from fairneuron.data.dataset import Floats, Ints, Mask
 from fairneuron.errors import require_range
 
 TABLES = 32
-_CELLS = 1 << 24  # of ranks that are compared at once
+_CELLS = 1 << 19  # numbers that are found at once
 
 
 class Sketcher:
@@ -34,23 +34,29 @@ class Sketcher:
         require_range("similarity", similarity, 0, 1, open_low=True, open_high=True)
         self.hashes = max(1, round(math.log(0.5) / math.log(similarity)))  # b
         rng = np.random.default_rng(0x51)
-        orders = [
-            torch.from_numpy(rng.permutation(units)).int() for _ in range(TABLES * self.hashes)
-        ]
-        self._ranks = torch.stack(orders)  # (tables · b, units)
+        kind = np.uint16 if units < np.iinfo(np.uint16).max else np.uint32
+        self._ranks = np.empty((units, TABLES * self.hashes), kind)
+        for order in self._ranks.T:
+            order[:] = rng.permutation(units)
         low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-        self._keys = torch.from_numpy(rng.integers(low, high, self.hashes)) | 1
+        self._keys = rng.integers(low, high, self.hashes) | 1
 
     def sketch(self, active: torch.Tensor) -> Ints:
         """A number for each table, ``(n, TABLES)`` int64, of sets ``(n, units)`` bool."""
-        ranks = self._ranks.to(active.device)
-        none = active.shape[1]  # the rank of what is in no set
-        parts = []
-        for rows in active.split(max(1, _CELLS // ranks.numel())):
-            least = torch.where(rows[:, None], ranks, none).amin(2)  # (rows, tables · b)
-            words = least.long().unflatten(1, (TABLES, self.hashes)) + 1
-            parts.append((words * self._keys.to(active.device)).sum(2).cpu())
-        return torch.cat(parts).numpy()
+        rows = max(1, _CELLS // self._ranks.shape[1])
+        return np.concatenate([self._sketch(part.cpu().numpy()) for part in active.split(rows)])
+
+    def _sketch(self, active: Mask) -> Ints:
+        """The same of as many sets as fit the cache: unit by unit, as few units are in each."""
+        units, hashes = self._ranks.shape
+        least = np.full((len(active), hashes), units, self._ranks.dtype)  # what is in no set
+        unit, row = np.nonzero(np.ascontiguousarray(active.T))
+        ends = np.searchsorted(unit, np.arange(units + 1))
+        for one in np.flatnonzero(np.diff(ends)):
+            rows = row[ends[one] : ends[one + 1]]
+            least[rows] = np.minimum(least[rows], self._ranks[one])
+        words = least.astype(np.int64).reshape(len(active), TABLES, self.hashes) + 1
+        return (words * self._keys).sum(2)
 
 
 def similar_counts(sketches: Ints, cell: Ints | None = None) -> Floats:
