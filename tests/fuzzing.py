@@ -32,8 +32,8 @@ from torch.nn.utils import parametrizations
 import fairneuron as fn
 from fairneuron import cli
 from fairneuron.checkpoints import read_tensors
-from fairneuron.data.columns import describe_columns
 from fairneuron.data.dataset import Dataset
+from fairneuron.data.inputs import describe_columns
 from fairneuron.data.tables import read_table
 from fairneuron.errors import FairNeuronError, FairNeuronWarning, InputError
 from fairneuron.io import MANIFEST, write_folder

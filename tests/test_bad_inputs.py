@@ -30,8 +30,8 @@ import pytest
 import scipy.sparse
 
 import fairneuron as fn
-from fairneuron.data.arrays import dataset_of_arrays
 from fairneuron.data.dataset import Dataset
+from fairneuron.data.named_arrays import dataset_of_arrays
 from fairneuron.data.schema import Schema
 from fairneuron.data.tables import read_table
 from fairneuron.errors import FairNeuronError, FairNeuronWarning

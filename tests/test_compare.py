@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import fairneuron as fn
+from fairneuron.compare import plots
 from fairneuron.compare.comparison import Comparison
 from fairneuron.compare.figures import Criterion, Points, worse
 from fairneuron.compare.methods import METHODS, Named, methods_named
@@ -860,6 +861,23 @@ def test_the_plot_is_one_and_the_same_file(written: tuple[fn.Comparison, Path]) 
     assert found.plot("eo") != again
     with pytest.raises(OptionError, match="Compared: dp, eo"):
         found.plot("eodds")
+
+
+def test_what_is_further_off_stands_below_the_plane(
+    written: tuple[fn.Comparison, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There no line of the plane can cross it."""
+    from matplotlib.axes import Axes
+
+    texts: list[str] = []
+    monkeypatch.setattr(Axes, "text", lambda *_, **__: pytest.fail("a text in the plane"))
+    monkeypatch.setattr(plots, "REACH", 1.0)
+    told = Axes.set_xlabel
+    monkeypatch.setattr(
+        Axes, "set_xlabel", lambda ax, text, **how: texts.append(text) or told(ax, text, **how)
+    )
+    written[0].plot("dp")
+    assert any("\nfurther off:\nbase model: gap 0." in text for text in texts)
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -264,29 +264,69 @@ def test_a_bad_file_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
-BAD_FILES: dict[str, Callable[[Path], object]] = {
-    "folder": lambda path: path.mkdir(),
-    "link": lambda path: path.symlink_to(path.parent / "other.toml"),
-    "dangling link": lambda path: path.symlink_to("nowhere"),
-    "pipe": os.mkfifo,
-    "bytes": lambda path: path.write_bytes(b"\x80\x04\x95"),
-    "UTF-16": lambda path: path.write_bytes("[shared]".encode("utf-16")),
-    "NUL": lambda path: path.write_bytes(b"[shared]\n\0"),
+BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "folder": (lambda path: path.mkdir(), f"{FILE}, a folder."),
+    "link": (lambda path: path.symlink_to(path.parent / "other.toml"), f"{FILE}, a link."),
+    "dangling link": (
+        lambda path: path.symlink_to("nowhere"),
+        f"{FILE}, a link to a file that does not exist.",
+    ),
+    "pipe": (os.mkfifo, f"{FILE}, a pipe or device."),
+    "bytes": (lambda path: path.write_bytes(b"\x80\x04\x95"), "no text"),
+    "UTF-16": (lambda path: path.write_bytes("[shared]".encode("utf-16")), "no text"),
+    "NUL": (lambda path: path.write_bytes(b"[shared]\n\0"), FILE),
 }
 
 
-@pytest.mark.parametrize("make", BAD_FILES.values(), ids=BAD_FILES)
+@pytest.mark.parametrize(("make", "said"), BAD_FILES.values(), ids=BAD_FILES)
 def test_what_is_no_file_of_text_is_refused(
     make: Callable[[Path], object],
+    said: str,
     tmp_path: Path,
     call: Call,  # noqa: F811
 ) -> None:
-    """Nothing else is opened, not even through a link."""
+    """Nothing else is opened, not even through a link; it is said what it is."""
     write(tmp_path, "[shared]\nseed = 3\n", "other.toml")
     make(tmp_path / FILE)
     outcome = call("audit", "--data", "credit")
     assert (outcome.code, outcome.out) == (2, "")
     assert "error[option-config]" in outcome.err
+    assert said in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("repair", "--limit", "dpp=0.02"), "option-limit"),
+        (("repair", "--gamma", "2"), "option-range"),
+        (("repair", "--neuron-share", "x"), "option-range"),
+        (("repair", "--drop-neurons", "x"), "option-drop"),
+        (("repair", "--recipe", "papr"), "option-recipe"),
+        (("repair", "--epochs", "0"), "option-range"),
+        (("repair", "--time-budget", "-1"), "option-range"),
+        (("repair", "--class-weight", "x"), "option-class-weight"),
+        (("repair", "--data", "compass"), "option-data"),
+        (("repair", "--outcome", "good"), "option-outcome"),
+        (("repair", "--type", "zip=code"), "option-type"),
+        (("repair", "--hidden", "3,x"), "option-hidden"),
+        (("repair", "--outputs", "3"), "option-outputs"),
+        (("repair", "--threshold", "2"), "option-range"),
+        (("repair", "--model", "x"), "option-model"),
+        (("repair", "--encode", "x"), "option-encode"),
+        (("compare", "--methods", "fairneurn"), "option-methods"),
+        (("compare", "--criteria", "dpp"), "option-criteria"),
+        (("reproduce", "table9"), "option-reproduce"),
+        (("choose", "--limit", "dp"), "option-limit"),
+    ],
+)
+def test_bad_values_go_before_missing_options(
+    words: tuple[str, ...],
+    code: str,
+    call: Call,  # noqa: F811
+) -> None:
+    """Each of these commands lacks something, too, which is told where the values are good."""
+    outcome = call(*words)
+    assert (outcome.code, f"error[{code}]: " in outcome.err) == (2, True), outcome.err
 
 
 def test_a_value_out_of_range_is_refused_by_its_place(tmp_path: Path, call: Call) -> None:  # noqa: F811
@@ -301,8 +341,17 @@ def test_a_named_file_must_be_there(call: Call) -> None:  # noqa: F811
     """Also one that is named by a variable."""
     outcome = call("audit", "--data", "credit", "--config", "gone.toml")
     assert outcome.code == 2
-    assert "error[option-config]" in outcome.err
-    assert "gone.toml" in outcome.err
+    assert "error[option-config]: The file with options must exist; got gone.toml" in outcome.err
+    assert "Did you mean" not in outcome.err
+
+
+def test_a_near_name_is_suggested(tmp_path: Path, call: Call) -> None:  # noqa: F811
+    """One of the file's own folder."""
+    (tmp_path / "conf").mkdir()
+    write(tmp_path / "conf", "[shared]\n", "loans.toml")
+    outcome = call("audit", "--data", "credit", "--config", "conf/loan.toml")
+    assert outcome.code == 2
+    assert f"Did you mean {Path('conf', 'loans.toml')}?" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -556,15 +605,40 @@ def test_doubts_are_asked_on_a_terminal(
     """By number or name, again until the answer can be; what is no doubt is not asked."""
     table = people().assign(other=np.arange(400) % 2, race=np.array(["a", "b"])[np.arange(400) % 2])
     table.to_csv(tmp_path / "t.csv", index=False)
-    typed = Typed("hird", "1", "2", "number", "1,race")
+    typed = Typed("HIRD", "sex", "1", "2", "number", "1,race")
     monkeypatch.setattr(init_module.sys, "stdin", typed)
     outcome = call("init", "t.csv")
     assert outcome.code == 0, outcome.err
     assert typed.lines == []
-    assert "Did you mean 'hired'?" in outcome.err
+    assert "'HIRD' is none of them. Nearest: hired, id. The number, or a name:" in outcome.err
+    assert "The label cannot be a sensitive column, as 'sex' is." in outcome.err
+    assert "'number' is none of them. The number" in outcome.err
     found = tomllib.loads((tmp_path / FILE).read_text(encoding="utf-8"))[SHARED]
     assert (found["target"], found["positive"]) == ("hired", "yes")
     assert found["sensitive"] == ["sex", "race"]
+
+
+@pytest.mark.parametrize(
+    ("words", "got"),
+    [
+        (("--target", "hired", "--sensitive", "hired"), "'hired' as --target and as --sensitive"),
+        (("--target", "sex", "--sensitive", "race"), "'sex', by its name a sensitive column"),
+    ],
+)
+def test_a_sensitive_column_is_no_label(
+    tmp_path: Path,
+    call: Call,  # noqa: F811
+    words: tuple[str, ...],
+    got: str,
+) -> None:
+    """One that is named as both, or is called like one, is refused."""
+    people().assign(race=np.array(["a", "b"])[np.arange(400) % 2]).to_csv(tmp_path / "t.csv")
+    outcome = call("init", "t.csv", *words)
+    assert outcome.code == 2
+    assert (
+        f"error[option-target]: The label cannot be a sensitive column; got {got}." in outcome.err
+    )
+    assert not (tmp_path / FILE).exists()
 
 
 def test_an_answer_may_fail_to_come(

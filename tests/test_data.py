@@ -781,6 +781,7 @@ REFUSED_ARRAYS = {
         "data-nonfinite",
     ),
     "texts as labels": ((X, ["no", "yes", "no", "yes"], S), "data-labels"),
+    "a number for all labels": ((X, 1, S), "data-shape"),
     "a missing label": ((X, [0, np.nan, 1, 1], S), "data-labels"),
     "no sensitive column": ((X, Y, np.empty((4, 0))), "data-shape"),
     "texts": (([["a"]] * 4, Y, S), "data-type"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 
 import fairneuron as fn
 from fairneuron.compare.front import comparison_front
+from fairneuron.report.figures.board import WIDTH
 from fairneuron.report.front import front_page
 from fairneuron.report.interactive import data_block
 from tests import test_html
@@ -113,6 +115,40 @@ def test_candidates_are_told_by_validation_data(run: Path) -> None:
     assert drawing.count('class="spot"') == len(usable)
     assert "limit ≤ 0.05" in drawing
     assert "noise floor, validation data" in drawing
+
+
+LINES = re.compile(r'<line x1="([\d.]+)" y1="([\d.]+)" x2="[\d.]+" y2="([\d.]+)" class="tick')
+TEXTS = re.compile(r'<text x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]*)</text>')
+
+
+def test_nothing_crosses_what_lines_are_called(run: Path, comparison: fn.Comparison) -> None:
+    """Their words stand in rows above the plane, apart from each other and inside the drawing."""
+    result, proofs = read(run)
+    for content in (front_page(result, proofs), comparison_front(comparison.to_dict())):
+        for drawing in re.findall(r"<svg.*?</svg>", content.decode(), re.DOTALL):
+            lines = [tuple(map(float, found)) for found in LINES.findall(drawing)]
+            if not lines:  # of a button
+                continue
+            long = [line for line in lines if line[2] - line[1] > 100]
+            words = [(float(x), float(y), said) for x, y, said in TEXTS.findall(drawing)]
+            words = [w for w in words if re.match(r"limit|noise floor|ε = ", w[2])]
+            assert len(long) >= len(words) == len(lines) - len(long) > 0
+            assert max(y for _, y, _ in words) < min(line[1] for line in long)
+            numbers = [float(y) for y in re.findall(r'y="([\d.]+)"[^>]*class="muted"', drawing)]
+            across = max(numbers)  # those of the x axis stand below those of the y axis
+            assert across - max(y for y in numbers if y < across) >= 16
+            for x, _, said in words:
+                assert x + 8 * len(said) <= WIDTH
+            for (x, y, said), (other, row, _) in itertools.pairwise(words):
+                assert row >= y + 16 or (row == y and other > x + 8 * len(said))
+
+
+def test_lines_that_look_alike_are_told_together(comparison: fn.Comparison) -> None:
+    """The bounds of a comparison are one entry of the legend."""
+    at = [figures["epsilon"] for figures in comparison.to_dict()["criteria"][0]["at"]]
+    assert (
+        f"ε = {', '.join(f'{e:g}' for e in at)}<" in comparison_front(comparison.to_dict()).decode()
+    )
 
 
 def test_methods_are_told(comparison: fn.Comparison) -> None:

@@ -415,6 +415,8 @@ def test_the_schema_refuses_other_documents(repaired: dict[str, Any]) -> None:
         changed("impact", "tables", 0, "selection", "groups", 0, "flips_with", value=3),
         changed("verdicts", "test", "changes", "dp", "gain", value="much"),
         changed("card", "intended_use", value="gone"),
+        changed("most_frequent_class_accuracy", value=1.5),
+        changed("verdicts", "test", "positive_outcome", value="good"),
     ):
         assert not VALIDATOR.is_valid(bad)
 
@@ -429,6 +431,9 @@ def test_figures_are_those_of_the_audits(repaired: dict[str, Any]) -> None:
         floors = {k: f["noise_floor"] for k, f in figures.items() if f["noise_floor"] is not None}
         assert floors == repaired[side]["noise_floor"]
         assert {f["n"] for f in figures.values()} == {repaired[side]["n"]}
+    positive = sum(group["positive"] for group in repaired["before"]["groups"])
+    n = repaired["before"]["n"]
+    assert document["most_frequent_class_accuracy"] == max(positive, n - positive) / n
     assert [one["holds"] for one in document["limits"]] == [
         repaired["verdicts"]["test"]["changes"]["dp"]["met"]
     ]

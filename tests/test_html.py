@@ -21,9 +21,11 @@ from fairneuron.markup import el, signed, table
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report import figures
 from fairneuron.report.audit_page import audit_page
-from fairneuron.report.html import repair_page
-from fairneuron.report.markdown import SHOWN, command_of
-from fairneuron.report.parts import MEANS
+from fairneuron.report.document import repair_document
+from fairneuron.report.html import price, repair_page
+from fairneuron.report.markdown import SHOWN, command_of, report, which_counts
+from fairneuron.report.parts import MEANS, REFERENCE, reference_accuracy
+from fairneuron.report.terminal import print_repair
 from fairneuron.runs import used_versions
 from tests.fuzzing import command
 from tests.test_compare import Shifted, compare, shifted
@@ -366,6 +368,7 @@ def test_what_got_worse_is_said(tame: dict[str, Any]) -> None:
     """Losses, levelling down, and groups that lost accuracy, each with its figures."""
     result = copy.deepcopy(tame)
     test = result["verdicts"]["test"]
+    result["data"]["outcome"] = "favourable"
     test |= {"worse": ["eo"], "levelled_down": ["selection_rate"], "lost_accuracy": ["A"]}
     for change in test["groups"]:
         change["interval"] = [-0.2, -0.1]
@@ -373,18 +376,105 @@ def test_what_got_worse_is_said(tame: dict[str, Any]) -> None:
     text = checked(content).text
     eo = test["changes"]["eo"]
     price = f"equal opportunity difference ({eo['before']:.3f} to {eo['after']:.3f})"
-    assert f'<p class="lead">Reliably worse: {price}. Levelled down: selection'.encode() in content
-    result["verdicts"]["test"]["outcome"] = "improved"
-    result["data"]["outcome"] = "harmful"
-    harmful = checked(repair_page(result)).text
-    assert f"{result['data']['name']}: improved, at a price" in harmful
-    assert "that is no loss to those people" in harmful
-    assert "that is no loss to those people" not in text
+    told = "Levelled down (y = 1 is the favourable outcome)"
+    assert f'<p class="lead">Reliably worse: {price}. {told}: selection'.encode() in content
     assert "Equal opportunity difference got reliably worse" in text
-    assert (
-        "Levelled down: the selection rate fell, and reliably rose in no group; fell in A" in text
-    )
+    fell = "the selection rate fell, and reliably rose in no group; fell in A"
+    assert f"{told}: {fell}" in text
+    result["data"]["outcome"] = "harmful"
+    harmful = repair_page(result)
+    assert f'<p class="lead">Reliably worse: {price}.</p>'.encode() in harmful
+    told = "Only lowered, no levelling down (y = 1 is the harmful outcome)"
+    assert f"{told}: {fell}" in checked(harmful).text
     assert "Accuracy reliably fell in A (" in text
+
+
+@pytest.mark.parametrize(
+    ("worse", "moved", "outcome", "costs"),
+    [
+        ([], "levelled_down", "favourable", True),
+        ([], "levelled_down", "harmful", False),
+        ([], "only_raised", "harmful", True),
+        ([], "only_raised", "favourable", False),
+        ([], "only_raised", None, False),
+        (["eo"], "only_raised", None, True),
+    ],
+)
+def test_a_price_is_a_loss(
+    tame: dict[str, Any], worse: list[str], moved: str, outcome: str | None, costs: bool
+) -> None:
+    """The title says it of what surely got worse for people."""
+    result = copy.deepcopy(tame)
+    result["data"]["outcome"] = outcome
+    test = result["verdicts"]["test"] | {"levelled_down": [], "only_raised": []}
+    test |= {"outcome": "improved", "worse": worse, moved: ["selection_rate"]}
+    result["verdicts"]["test"] = test
+    assert (b"improved, at a price</h1>" in repair_page(result)) == costs
+
+
+def test_verdicts_that_differ(tame: dict[str, Any]) -> None:
+    """It is said which one counts; not where they agree."""
+    result = copy.deepcopy(tame)
+    for on in ("validation", "test"):
+        result["verdicts"][on]["outcome"] = "improved"
+    assert "The verdicts differ" not in checked(repair_page(result)).text
+    result["verdicts"]["test"]["outcome"] = "limit not met"
+    said = which_counts(result)
+    assert "improved on validation data, limit not met on test data" in said
+    assert "the verdict on test data counts" in said
+    assert said in checked(repair_page(result)).text
+    assert said in report(result)
+
+
+def test_the_reference_of_accuracy(tame: dict[str, Any]) -> None:
+    """The accuracy of always predicting the most frequent class stands beside it."""
+    groups = tame["before"]["groups"]
+    n, positive = (sum(group[key] for group in groups) for key in ("n", "positive"))
+    expected = f"{max(positive, n - positive) / n:.3f}"
+    page = checked(repair_page(tame))
+    row = page.table(f"Metrics on test data, n = {n}")[REFERENCE]
+    assert row[:2] == [expected, expected]
+    assert f"{REFERENCE}: {expected}." in page.text
+    assert f"| {REFERENCE} | {expected} | {expected} |  |" in report(tame)
+
+
+@pytest.mark.parametrize(("accuracy", "told"), [(0.3, True), (0.99, False)])
+def test_a_model_that_is_no_better_than_a_constant(
+    tame: dict[str, Any], capsys: pytest.CaptureFixture[str], accuracy: float, told: bool
+) -> None:
+    """It is said wherever the repair is told, whatever its verdict."""
+    result = copy.deepcopy(tame)
+    result["after"]["metrics"]["accuracy"] = accuracy
+    words = "the model is no better than always predicting"
+    assert (f"{words} the most frequent class" in price(result)) == told
+    assert (words in checked(repair_page(result)).text) == told
+    assert (words in report(result)) == told
+    assert any(words in caveat for caveat in repair_document(result)["caveats"]) == told
+    print_repair(result, Path("R"))
+    assert (words in " ".join(capsys.readouterr().out.split())) == told
+
+
+def test_terminals_have_the_rows_too(
+    tame: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row for each metric that is named, the reference, and which verdict counts."""
+    result = copy.deepcopy(tame)
+    result["verdicts"]["test"] |= {"worse": ["f1", "mcd"], "outcome": "improved"}
+    result["verdicts"]["validation"]["outcome"] = "limit not met"
+    print_repair(result, Path("R"))
+    printed = capsys.readouterr().out
+    rows = [
+        line.split()[0] for line in printed.splitlines() if line.startswith(" ") and line.strip()
+    ]
+    assert {"f1", "mcd", "most"} <= {*rows}
+    assert "Most frequent class: the accuracy of always predicting it." in printed
+    assert which_counts(result) in " ".join(printed.split())
+
+
+def test_the_reference_for_several_classes() -> None:
+    """It is counted over the classes."""
+    classes = [{"n": 5}, {"n": 7}, {"n": 4}]
+    assert reference_accuracy({"n": 16, "groups": [], "classes": classes}) == 7 / 16
 
 
 def test_definitions_conflict(tame: dict[str, Any]) -> None:

@@ -27,7 +27,8 @@ from fairneuron.audit import audit_scores
 from fairneuron.checks import check_model
 from fairneuron.data import imagefile, imagesets
 from fairneuron.data.arrays import channels_first
-from fairneuron.data.dataset import Dataset, Scaling
+from fairneuron.data.dataset import Dataset
+from fairneuron.data.scaling import Scaling
 from fairneuron.errors import DataError, ModelError, OptionError
 from tests.fuzzing import command
 
@@ -99,7 +100,7 @@ def test_scaling_a_few_at_a_time_is_the_same(monkeypatch: pytest.MonkeyPatch) ->
     """However many images are taken at once."""
     x = torch.from_numpy(RNG.normal(100, 1e-2, (33, 2, 3, 3)).astype(np.float32))
     whole = Scaling.fit(x)
-    monkeypatch.setattr("fairneuron.data.dataset._AT_ONCE", 20)
+    monkeypatch.setattr("fairneuron.data.scaling._AT_ONCE", 20)
     parts = Scaling.fit(x)
     assert torch.allclose(whole.mean, parts.mean)
     assert torch.allclose(whole.scale, parts.scale, rtol=1e-5)

@@ -16,7 +16,7 @@ from fairneuron.errors import DataError, ModelError, OptionError
 from fairneuron.models import mlp
 from fairneuron.recipes import Conflict, Paper
 from fairneuron.search.together import Job, train_together
-from fairneuron.trials import Trial, choose, front
+from fairneuron.trials import Trial, choose, front, run_trial
 from tests.test_slicing import Residual
 
 QUICK = {"stops": (0.5, 0.0)}
@@ -202,6 +202,32 @@ def test_diverged_and_constant_candidates_are_rejected(parts, trained) -> None:
     result = fn.repair(trained, parts[0], parts[1], recipe=flat)
     assert result.trials[1].rejected in ("predicts one class alone", "diverged")
     assert result.chosen.number == 0
+
+
+def saying(decisions: list[int]) -> nn.Module:
+    """A network that decides so of the rows of a unit matrix."""
+    net = nn.Linear(len(decisions), 1, bias=False)
+    with torch.no_grad():
+        net.weight.copy_(9.0 * torch.tensor(decisions) - 4.5)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("original", "candidate", "rejected"),
+    [
+        ([1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 1, 0], True),  # as many right as four times 1
+        ([1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 1], False),
+        ([1, 1, 0, 0, 0, 0], [1, 0, 1, 0, 1, 0], False),  # the original is no better itself
+    ],
+)
+def test_what_no_longer_tells_labels_apart_is_rejected(original, candidate, rejected) -> None:
+    """It closes any gap, and a constant answer would be as good."""
+    data = fn.Dataset.from_arrays(np.eye(6), [1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 0, 1])
+    first = run_trial(0, ({}, saying(original), True), data, {"dp": 0.1})
+    trial = run_trial(1, ({}, saying(candidate), True), data, {"dp": 0.1}, original=first)
+    reason = "no more accurate than always predicting the most frequent class"
+    assert trial.rejected == (reason if rejected else None)
+    assert first.rejected is None
 
 
 def test_an_unmet_limit_still_gives_the_nearest_candidate(parts, trained) -> None:

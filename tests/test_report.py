@@ -20,7 +20,8 @@ from fairneuron.data.dataset import Dataset
 from fairneuron.io import to_json
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.repair import FairNeuron
-from fairneuron.report.markdown import SHOWN, report
+from fairneuron.report.markdown import SHOWN, report, shown_metrics
+from fairneuron.report.parts import REFERENCE
 from fairneuron.report.terminal import print_audit, print_paths, print_repair, to_stderr
 from fairneuron.runs import Proof, Run, about_of
 from fairneuron.subject import DataChoice, Subject
@@ -272,8 +273,12 @@ def test_metrics_are_those_of_the_result(kind: str, request: pytest.FixtureReque
     """The table has every metric with its value, interval and noise floor, before and after."""
     result = request.getfixturevalue(kind)
     rows = table(report(result), "metric")
-    assert [row[0] for row in rows] == [METRICS[name].title for name in SHOWN]
-    for name, (_, *cells, floor) in zip(SHOWN, rows, strict=True):
+    assert rows.pop(1)[0] == REFERENCE
+    named = shown_metrics(result)
+    assert named[: len(SHOWN)] == [*SHOWN]
+    assert {*result["configuration"]["limit"], *result["verdicts"]["test"]["worse"]} <= {*named}
+    assert [row[0] for row in rows] == [METRICS[name].title for name in named]
+    for name, (_, *cells, floor) in zip(named, rows, strict=True):
         for audited, cell in zip((result["before"], result["after"]), cells, strict=True):
             value, bounds = audited["metrics"][name], audited["intervals"][name]
             expected = "undefined" if value is None else f"{value:.3f}"

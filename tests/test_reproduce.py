@@ -21,29 +21,24 @@ from fairneuron.compare.protocol import versions
 from fairneuron.compare.records import Records
 from fairneuron.compare.setting import OneDataset, PaperNetwork
 from fairneuron.counterfactual import counterfactual_flip_rate, stating_inputs
+from fairneuron.data.builtin import compas_table
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import DataError, OptionError, OutputError
 from fairneuron.reproduce import paper
-from fairneuron.reproduce.experiments import (
-    PARTS,
-    PUBLISHED,
-    PaperSetting,
-    Scale,
-    methods_of,
-    retrained,
-    setting_of,
-)
-from fairneuron.reproduce.figures import directed_ratio, figures_of
+from fairneuron.reproduce.figures import directed_ratio, figures_of, number
+from fairneuron.reproduce.found import Found, ours
+from fairneuron.reproduce.measures import retrained
+from fairneuron.reproduce.methods import methods_of
+from fairneuron.reproduce.page import _ours
 from fairneuron.reproduce.published import (
-    compas_table,
     evaluate,
     published_data,
     regressed,
     squared_error,
 )
 from fairneuron.reproduce.run import Reproduction, experiments_of, reproduce
+from fairneuron.reproduce.setting import PARTS, PUBLISHED, PaperSetting, Scale, setting_of
 from fairneuron.reproduce.sources import sources_of
-from fairneuron.reproduce.tables import Found, _ours, number, ours
 from fairneuron.reproduce.unawareness import Unawareness, blind
 from tests.conftest import Says
 

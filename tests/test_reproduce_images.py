@@ -19,8 +19,7 @@ from fairneuron.data.dataset import Dataset
 from fairneuron.data.imagesets import FOLDER, IMAGE_SETS
 from fairneuron.errors import DataError, OptionError
 from fairneuron.reproduce import images, paper
-from fairneuron.reproduce.experiments import Scale
-from fairneuron.reproduce.image_tables import chosen_figures, least_gap, table7
+from fairneuron.reproduce.found import Found
 from fairneuron.reproduce.images import (
     DEFAULT,
     GENTLE,
@@ -32,8 +31,9 @@ from fairneuron.reproduce.images import (
     train_with_statistics,
 )
 from fairneuron.reproduce.run import reproduce
+from fairneuron.reproduce.setting import Scale
 from fairneuron.reproduce.sources import Source, sources_of
-from fairneuron.reproduce.tables import Found
+from fairneuron.reproduce.table7 import chosen_figures, least_gap, table7
 from fairneuron.training import train
 
 ROOT = Path(__file__).parents[1]

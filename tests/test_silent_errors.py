@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import fairneuron as fn
-from fairneuron.data.columns import fit_input
+from fairneuron.data.inputs import fit_input
 from fairneuron.data.tables import read_table
 from fairneuron.errors import DataError, FairNeuronWarning, ModelError, OptionError, OutputError
 from fairneuron.io import MANIFEST, require_free, to_json

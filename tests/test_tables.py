@@ -26,9 +26,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fairneuron as fn
-from fairneuron.data.arrays import dataset_of_arrays, read_npz
-from fairneuron.data.columns import describe_columns
 from fairneuron.data.dataset import Dataset
+from fairneuron.data.inputs import describe_columns
+from fairneuron.data.named_arrays import dataset_of_arrays
+from fairneuron.data.npz import read_npz
 from fairneuron.data.schema import Schema
 from fairneuron.data.tables import as_frame, read_table
 from fairneuron.errors import DataError, FairNeuronWarning, OptionError

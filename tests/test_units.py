@@ -118,6 +118,22 @@ class Shuffled(nn.Module):
         return self.head(self.pool(h.view(n, channels, height, width)).squeeze())
 
 
+class Functional(nn.Module):
+    """Convolutions as calls, in the ways that their arguments can be given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.bias = nn.Parameter(torch.randn(6, 2, 3, 2)), nn.Parameter(torch.randn(6))
+        self.b, self.c = nn.Conv2d(6, 6, 3), nn.Parameter(torch.randn(4, 6, 2))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = functional.conv2d(x, self.a, self.bias, (2, 1), (1, 0), (1, 2), 2).relu()
+        h = functional.conv2d(h, self.b.weight, padding="same", stride=1).relu()
+        h = functional.conv1d(input=h.flatten(2), weight=self.c, padding="valid", stride=[3])
+        return self.head(h.relu().mean(2))
+
+
 def encoder(*, first: bool) -> nn.TransformerEncoder:
     """Torch's own, of two layers."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=first)
@@ -156,6 +172,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
             nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 2),
         ), (4, 9, 8),
     ),
+    "functional convolutions": (Functional, (4, 9, 8)),
     "a sequence": (
         lambda: nn.Sequential(
             nn.Conv1d(2, 4, 3, padding=2, padding_mode="circular"), nn.GELU(),

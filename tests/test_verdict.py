@@ -484,9 +484,7 @@ def test_levelled_down(limit: dict[str, float]) -> None:
     assert verdict.outcome == IMPROVED
     assert moved(verdict.levelled_down) == [("A", "selection_rate")]
     assert verdict.only_raised == ()
-    words = (
-        "Levelled down: the selection rate fell in A (0.700 → 0.300), and reliably rose in no group"
-    )
+    words = "): the selection rate fell in A (0.700 → 0.300), and reliably rose in no group"
     assert verdict.sentence().count(words) == 1
 
 
@@ -496,8 +494,55 @@ def test_only_raised() -> None:
     assert verdict.outcome == IMPROVED
     assert verdict.levelled_down == ()
     assert moved(verdict.only_raised) == [("B", "selection_rate")]
-    words = "Only raised: the selection rate rose in B (0.300 → 0.700), and reliably fell in no"
-    assert words in verdict.sentence()
+    words = "): the selection rate rose in B (0.300 → 0.700), and reliably fell in no group"
+    assert verdict.sentence().count(words) == 1
+
+
+@pytest.mark.parametrize(
+    ("means", "fell", "rose"),
+    [
+        (
+            None,
+            "Only lowered (levelled down if y = 1 is favourable)",
+            "Only raised (levelled down if y = 1 is harmful)",
+        ),
+        (
+            "favourable",
+            "Levelled down (y = 1 is the favourable outcome)",
+            "Only raised, no levelling down (y = 1 is the favourable outcome)",
+        ),
+        (
+            "harmful",
+            "Only lowered, no levelling down (y = 1 is the harmful outcome)",
+            "Levelled down (y = 1 is the harmful outcome)",
+        ),
+    ],
+)
+def test_levelling_down_is_a_loss_to_people(means: str | None, fell: str, rose: str) -> None:
+    """Fewer favourable or more harmful outcomes; it is said under a condition if nobody said so."""
+    down = judged(
+        selections(A=(200, 140, 60), B=(200, 60, 60)), {"dp": 0.05}, positive_outcome=means
+    )
+    up = judged(
+        selections(A=(200, 140, 140), B=(200, 60, 140)), {"dp": 0.05}, positive_outcome=means
+    )
+    assert f" {fell}: the selection rate fell in A" in down.sentence()
+    assert f" {rose}: the selection rate rose in B" in up.sentence()
+    assert down.to_dict()["positive_outcome"] == means
+    restored = Verdict.from_dict(json.loads(json.dumps(down.to_dict()))).under({"dp": 0.1})
+    assert f" {fell}: " in restored.sentence()
+
+
+def test_what_y_means_is_one_of_two() -> None:
+    """Another word is refused, in Python and in a file."""
+    with pytest.raises(fn.FairNeuronError) as caught:
+        judged(BETTER_ALL_OVER, {"dp": 0.05}, positive_outcome="good")
+    assert caught.value.code == "option-outcome"
+    plain = judged(BETTER_ALL_OVER, {"dp": 0.05}).to_dict()
+    with pytest.raises(ValueError, match="favourable, harmful"):
+        Verdict.from_dict(plain | {"positive_outcome": "good"})
+    del plain["positive_outcome"]  # as in older files
+    assert Verdict.from_dict(plain).positive_outcome is None
 
 
 @pytest.mark.parametrize(
@@ -735,7 +780,11 @@ def broken_verdicts() -> dict[str, dict]:
         return plain | {"groups": [plain["groups"][0] | fields, *plain["groups"][1:]]}
 
     return {
-        **{f"without {name}": {k: v for k, v in plain.items() if k != name} for name in plain},
+        **{
+            f"without {name}": {k: v for k, v in plain.items() if k != name}
+            for name in plain
+            if name != "positive_outcome"
+        },
         "nothing": {},
         "a list": [],
         "None": None,

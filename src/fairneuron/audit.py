@@ -1,4 +1,8 @@
-"""Audit: what a model does to each group, from counts that stream, merge and bootstrap."""
+"""Audit: what a model does to each group, from counts of people that can be merged.
+
+``audit`` runs the model on the data and counts; ``Audit`` has the counts, and its properties are
+what follows from them. How far chance goes is in ``metrics.bootstrap``.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,16 @@ from torch import nn
 
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.data.tables import UNKNOWN
-from fairneuron.errors import DataError, ModelError, require_known, warn
+from fairneuron.errors import DataError, require_known, warn
 from fairneuron.markup import snippet, table
+from fairneuron.metrics import bootstrap
 from fairneuron.metrics import definitions as m
-from fairneuron.metrics.definitions import METRICS, Counts, Floats
-from fairneuron.models import Network, Predictor, predicted_classes
+from fairneuron.metrics.bootstrap import Interval
+from fairneuron.metrics.definitions import METRICS, Counts, Floats, value_or_none
+from fairneuron.models import Predictor, predict, predicted_classes
 
 NO_GROUPS = "the data have no sensitive columns"
 BINS = 1024
-DRAWS = 1000
 TINY = 10
 RATE_TITLES = {
     "selection_rate": "selection rate",
@@ -28,7 +33,6 @@ RATE_TITLES = {
     "fpr": "FPR",
     "accuracy": "accuracy",
 }
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +98,24 @@ class Audit:
         return self._known if METRICS[metric].groupwise else self
 
     @cached_property
+    def _measured(self) -> dict[str, Counts]:
+        """What metrics are computed of, by ``Metric.source``."""
+        scores = {} if self.histograms is None else {"histograms": self.histograms}
+        return {"counts": self.counts, **scores}
+
+    def _value(self, name: str) -> Floats:
+        metric = METRICS[name]
+        measured = self._measured.get(metric.source)
+        return np.asarray(np.nan) if measured is None else metric.of(measured)
+
+    @cached_property
     def metrics(self) -> dict[str, float | None]:
         """Name to value; None where ``undefined`` has the reason."""
         alone = not self.sensitive_names  # nobody to compare with
         return {
-            name: None if alone and METRICS[name].groupwise else _plain(self._of(name)._value(name))
+            name: None
+            if alone and METRICS[name].groupwise
+            else value_or_none(self._of(name)._value(name))
             for name in METRICS
         }
 
@@ -126,17 +143,10 @@ class Audit:
     @cached_property
     def _own_intervals(self) -> dict[str, Interval | None]:
         """Those of the metrics over all groups here."""
-        rng = np.random.default_rng([self.seed, 1])
-        values = {name: self._value(name) for name in METRICS if self.metrics[name] is not None}
-        drawn: dict[str, list[Floats]] = {name: [] for name in METRICS}
-        for _ in range(DRAWS // 100):  # a part at a time: histograms are large
-            parts = {"counts": resample(rng, self.counts, 100)}
-            if self.histograms is not None:
-                parts["histograms"] = resample(rng, self.histograms, 100)
-            for name, value in values.items():
-                if np.isfinite(value):
-                    drawn[name].append(METRICS[name].of(parts[METRICS[name].source]))
-        return {name: interval(np.concatenate(d)) if d else None for name, d in drawn.items()}
+        names = [
+            n for n, v in self.metrics.items() if v is not None and np.isfinite(self._value(n))
+        ]
+        return bootstrap.intervals(self._measured, names, self.seed)
 
     @cached_property
     def noise_floor(self) -> dict[str, float | None]:
@@ -147,56 +157,19 @@ class Audit:
         difference below the floor is no finding. With more than two classes, or without groups, the
         gaps between classes have a floor too: that of a classifier of one accuracy for all classes.
         """
-        if self._known is not self:
-            return self._known.noise_floor | self._class_floor
-        if not self.sensitive_names:
-            return {n: None for n, metric in METRICS.items() if metric.between_groups} | (
-                self._class_floor
-            )
-        rng = np.random.default_rng([self.seed, 2])
-        label = self.counts.sum(2, keepdims=True)  # (g, y, 1)
-        independent = self.counts.sum((0, 1)) / self.counts.sum()  # (p,)
-        given_label = m.ratio(self.counts.sum(0), self.counts.sum((0, 2))[:, None])  # (y, p)
-        blind = _multinomial(
-            rng, label.sum(1), np.broadcast_to(independent, (len(label), independent.size))
-        )
-        fair = _multinomial(rng, label[..., 0], np.broadcast_to(given_label, self.counts.shape))
-        draws: dict[str, Counts] = dict.fromkeys(("eo", "eodds"), fair)
-        draws |= dict.fromkeys(("dp", "dpr"), blind[:, :, None, :])  # the label plays no part
-        if self.histograms is not None:
-            total = self.histograms.sum((0, 1))
-            scores = _multinomial(
-                rng,
-                self.histograms.sum((1, 2)),
-                np.broadcast_to(total / total.sum(), (len(label), total.size)),
-            )
-            draws["abcc"] = scores[:, :, None, :]
-        floors: dict[str, float | None] = {}
-        for name, metric in METRICS.items():
-            if metric.between_groups:
-                value = metric.of(draws[name]) if name in draws else np.full(1, np.nan)
-                floors[name] = _plain(np.nanmean(value)) if np.isfinite(value).any() else None
-        return floors | self._class_floor
+        if self.sensitive_names:
+            known = self._known
+            floors = bootstrap.floors_of_groups(known.counts, known.histograms, self.seed)
+        else:
+            floors = {n: None for n, metric in METRICS.items() if metric.between_groups}
+        if self._shows_classes:
+            floors |= bootstrap.floors_of_classes(self.counts, self.seed)
+        return floors
 
     @property
     def _shows_classes(self) -> bool:
         """Whether gaps between classes are told in full: for several classes, or without groups."""
         return not self.sensitive_names or self.counts.shape[1] > 2
-
-    @cached_property
-    def _class_floor(self) -> dict[str, float | None]:
-        """Mean CV and MCD of a classifier that has the accuracy of this one for every class."""
-        if not self._shows_classes:
-            return {}
-        n = self.counts.sum((0, 2))  # (y,)
-        right = np.random.default_rng([self.seed, 3]).binomial(
-            n, float(m.accuracy(self.counts)), size=(DRAWS, n.size)
-        )
-        draws = np.zeros((DRAWS, 1, n.size, n.size), dtype=np.int64)
-        for k in range(n.size):
-            draws[:, 0, k, k] = right[:, k]
-            draws[:, 0, k, k - 1] = n[k] - right[:, k]
-        return {name: _plain(METRICS[name].of(draws).mean()) for name in ("cv", "mcd")}
 
     @cached_property
     def classes(self) -> list[dict[str, Any]]:
@@ -208,7 +181,7 @@ class Audit:
             {
                 "class": self.class_names[k] if self.class_names else str(k),
                 "n": int(n[k]),
-                "accuracy": _plain(value),
+                "accuracy": value_or_none(value),
                 "interval": [float(bound) for bound in bounds[k]] if n[k] else None,
             }
             for k, value in enumerate(m.class_accuracies(self.counts))
@@ -235,7 +208,7 @@ class Audit:
                 "n": int(n[g]),
                 "positive": int(self.counts[g, m.POSITIVE].sum()),
                 "compared": bool(self.compared[g]),
-                **{rate: _plain(values[g]) for rate, values in rates.items()},
+                **{rate: value_or_none(values[g]) for rate, values in rates.items()},
                 "selection_interval": [float(bound) for bound in intervals[g]] if n[g] else None,
                 "score_below_median": None if self.halves is None else int(self.halves[g, 0]),
                 "score_above_median": None if self.halves is None else int(self.halves[g, 1]),
@@ -297,9 +270,7 @@ class Audit:
             "noise_floor": self.noise_floor,
             "undefined": self.undefined,
             "groups": self.groups,
-            **(
-                {} if self.sensitive_names and len(self.classes) <= 2 else {"classes": self.classes}
-            ),
+            **({"classes": self.classes} if self._shows_classes else {}),
             **({"by_column": by_column} if by_column else {}),
         }
 
@@ -328,44 +299,32 @@ class Audit:
                     "" if floor is None else f"{floor:.3f}",
                 )
             )
-        groups = [
-            (g["group"], f"{g['n']:,}", *(_shown(g[rate]) for rate in RATE_TITLES))
-            for g in self.groups
-        ]
-        of_classes = [
-            (row["class"], f"{row['n']:,}", _shown(row["accuracy"])) for row in self.classes
-        ]
-        tables = []
+        tables = [table("Metrics", head, rows)]
         if self.sensitive_names:
+            groups = [
+                (g["group"], f"{g['n']:,}", *(_shown(g[rate]) for rate in RATE_TITLES))
+                for g in self.groups
+            ]
             tables.append(table("Groups", ("group", "n", *RATE_TITLES.values()), groups))
         if self._shows_classes:
-            tables.append(table("Classes", ("class", "n", "accuracy"), of_classes))
-        by, gap = f"between groups by {' and '.join(self.sensitive_names)} ", "dp"
+            classes = [(c["class"], f"{c['n']:,}", _shown(c["accuracy"])) for c in self.classes]
+            tables.append(table("Classes", ("class", "n", "accuracy"), classes))
+        by = f"between groups by {' and '.join(self.sensitive_names)} "
+        gap, alike = "dp", "treats all groups alike"
         if not self.sensitive_names:
-            by, gap = "", "mcd"
-        alike = "treats all groups alike" if self.sensitive_names else "serves all classes alike"
+            by, gap, alike = "", "mcd", "serves all classes alike"
         return snippet(
             f"The {METRICS[gap].title} {by}is {_shown(self.metrics[gap])} "
             f"(n = {self.counts.sum():,}); a model that {alike} would show "
             f"{_shown(self.noise_floor.get(gap))} on average.",
-            table("Metrics", head, rows),
             *tables,
         )
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{k} {v:.3f}"
-            for k, v in self.metrics.items()
-            if v is not None
-            and k in (("accuracy", "dp", "eo") if self.sensitive_names else ("accuracy", "mcd"))
-        )
+        names = ("accuracy", "dp", "eo") if self.sensitive_names else ("accuracy", "mcd")
+        values = ((name, self.metrics[name]) for name in names)
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in values if value is not None)
         return f"Audit(n={self.counts.sum()}, {shown})"
-
-    def _value(self, name: str) -> Floats:
-        metric = METRICS[name]
-        if metric.source == "counts":
-            return metric.of(self.counts)
-        return np.asarray(np.nan) if self.histograms is None else metric.of(self.histograms)
 
 
 def audit(
@@ -400,16 +359,15 @@ def audit(
 
 def tiny_groups(found: Audit) -> str:
     """What to say of groups of 1 to 9 samples, with the intervals of their selection rates."""
-    tiny = "; ".join(_tiny(row) for row in found.groups if row["compared"] and 0 < row["n"] < TINY)
-    return f"Groups of fewer than {TINY} samples say little: {tiny}" if tiny else ""
-
-
-def _tiny(row: dict[str, Any]) -> str:
-    low, high = row["selection_interval"]
-    return (
-        f"{row['group']!r} (n = {row['n']}, selection rate {row['selection_rate']:.2f}, 95 % "
-        f"interval {low:.2f} to {high:.2f})"
-    )
+    tiny = []
+    for row in found.groups:
+        if row["compared"] and 0 < row["n"] < TINY:
+            low, high = row["selection_interval"]
+            tiny.append(
+                f"{row['group']!r} (n = {row['n']}, selection rate {row['selection_rate']:.2f}, "
+                f"95 % interval {low:.2f} to {high:.2f})"
+            )
+    return f"Groups of fewer than {TINY} samples say little: {'; '.join(tiny)}" if tiny else ""
 
 
 def audit_scores(
@@ -417,13 +375,14 @@ def audit_scores(
 ) -> Audit:
     """Audits class probabilities ``(n, classes)``; see ``audit``."""
     groups, classes = len(data.group_names), scores.shape[1]
+    cells = histogram_cells(scores, data, BINS)
     return Audit(
         counts=m.group_counts(
             data.y, predicted_classes(scores, threshold), data.group, groups, classes
         ),
-        histograms=_histograms(scores, data, BINS),
+        histograms=np.bincount(cells, minlength=groups * 2 * BINS).reshape(groups, 2, BINS),
         group_names=data.group_names,
-        levels=_levels(data),
+        levels=data.group_levels,
         sensitive_names=data.sensitive_names,
         seed=seed,
         halves=_halves(scores[:, m.POSITIVE], data),
@@ -442,12 +401,6 @@ def histogram_cells(
     ).astype(np.int64)
 
 
-def _histograms(scores: npt.NDArray[np.float64], data: Dataset, bins: int) -> npt.NDArray[np.int64]:
-    shape = (len(data.group_names), 2, bins)
-    cells = histogram_cells(scores, data, bins)
-    return np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape)
-
-
 def _halves(score: npt.NDArray[np.float64], data: Dataset) -> npt.NDArray[np.int64]:
     """Per group, how many scores are below and above the median of all, ``(groups, 2)``."""
     middle = np.median(score) if len(score) else 0.0
@@ -455,84 +408,5 @@ def _halves(score: npt.NDArray[np.float64], data: Dataset) -> npt.NDArray[np.int
     return np.stack([np.bincount(side, minlength=len(data.group_names)) for side in sides], axis=1)
 
 
-def predict(model: nn.Module | Predictor, data: Dataset) -> npt.NDArray[np.float64]:
-    """Class probabilities ``(n, classes)`` of a module or predictor, checked against the labels."""
-    predictor = (
-        model
-        if not isinstance(model, nn.Module) and isinstance(model, Predictor)
-        else Network(model)
-    )
-    scores = predictor.predict(data)
-    if scores.ndim != 2 or len(scores) != len(data) or scores.shape[1] < 2:
-        raise ModelError(
-            "model-output",
-            "A predictor must give (n, classes) probabilities, of two classes or more",
-            got=f"{scores.shape} for n = {len(data)}",
-            cure="Give a column per class.",
-        )
-    outside = ~((scores >= 0) & (scores <= 1))  # NaN too
-    if outside.any():
-        raise ModelError(
-            "model-nonfinite",
-            "Probabilities must lie in [0, 1]",
-            got=f"others for {int(outside.any(1).sum())} of {len(data)} samples",
-            cure="Apply sigmoid or softmax to logits; look for NaN in the weights.",
-        )
-    if data.schema is not None and scores.shape[1] > 2:
-        raise ModelError(
-            "model-output",
-            "A model for two labels must have one logit or two",
-            got=f"{scores.shape[1]} outputs",
-            cure="Check the head.",
-        )
-    if data.y.min(initial=0) < 0 or data.y.max(initial=0) >= scores.shape[1]:
-        raise DataError(
-            "data-labels",
-            f"Labels must be below the model's {scores.shape[1]} classes, and at least 0",
-            got=f"labels from {data.y.min()} to {data.y.max()}",
-            cure="Check the head, or the labels.",
-        )
-    return scores
-
-
-def resample(rng: np.random.Generator, counts: Counts, draws: int = DRAWS) -> Counts:
-    """Multinomial bootstrap: ``(draws, *counts.shape)`` tables of the same total."""
-    flat = counts.reshape(-1)
-    used = np.flatnonzero(flat)
-    tables = np.zeros((draws, flat.size), dtype=np.int32)
-    tables[:, used] = rng.multinomial(flat.sum(), flat[used] / flat.sum(), size=draws)
-    return tables.reshape(draws, *counts.shape)
-
-
-def interval(draws: Floats) -> Interval | None:
-    """2.5 % and 97.5 % quantiles of the defined draws; None if more than 5 % are undefined."""
-    defined = draws[np.isfinite(draws)]
-    if defined.size < 0.95 * draws.size:
-        return None
-    low, high = np.quantile(defined, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _multinomial(rng: np.random.Generator, n: Counts, p: Floats) -> Counts:
-    """``(DRAWS, *p.shape)`` tables with n per leading cell; cells without samples stay empty."""
-    return rng.multinomial(
-        np.asarray(n, dtype=np.int64).reshape(p.shape[:-1]),
-        np.nan_to_num(p, nan=1 / p.shape[-1]),
-        size=(DRAWS, *p.shape[:-1]),
-    )
-
-
-def _levels(data: Dataset) -> tuple[tuple[str, ...], ...]:
-    sizes = tuple(len(levels) for levels in data.sensitive_levels)
-    return tuple(
-        tuple(levels[i] for levels, i in zip(data.sensitive_levels, index, strict=True))
-        for index in np.ndindex(*sizes)
-    )
-
-
 def _shown(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
-
-
-def _plain(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -1,19 +1,21 @@
-"""What a model must be before it is run, copied or retrained; all else is refused with a cure."""
+"""What a model must be before it is run, copied or retrained; all else is refused with a cure.
+
+``check_model`` asks for all of it: what can be seen without running the model first, then what a
+few rows show.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from fairneuron.errors import DataError, FairNeuronError, ModelError, printable
+from fairneuron.errors import DataError, FairNeuronError, ModelError
 from fairneuron.forward import (
     HALF,
     evaluation,
@@ -24,19 +26,10 @@ from fairneuron.forward import (
     require_finite,
     tensors_of,
 )
+from fairneuron.widths import require_names, watched_widths
 
 _FEW = 64  # samples that a model is run on
-_SAME_VALUES = (
-    "Squeeze",
-    "Unsqueeze",
-    "View",
-    "UnsafeView",
-    "Reshape",
-    "Select",
-    "Slice",
-    "ToCopy",
-)
-_SHOWN = 20  # names in a message
+_SAME_VALUES = tuple("Squeeze Unsqueeze View UnsafeView Reshape Select Slice ToCopy".split())
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -100,97 +93,7 @@ def check_model(
             _check_gradient(model, rows)
 
 
-def _check_logits(model: nn.Module, x: torch.Tensor) -> None:
-    """Refuses outputs that end in a sigmoid or softmax: what made them is in their gradient."""
-    try:
-        with torch.enable_grad():
-            out = logits(model, placed(model, x[:2]).clone().requires_grad_().clone())
-    except FairNeuronError:  # of a model that runs without gradients alone
-        return
-    step, name = out.grad_fn, ""
-    while step is not None:
-        name = type(step).__name__
-        if not name.startswith(_SAME_VALUES) or not step.next_functions:
-            break
-        step = step.next_functions[0][0]
-    if name.startswith(("SigmoidBackward", "SoftmaxBackward")):
-        raise ModelError(
-            "model-head",
-            "The model must return logits",
-            got=f"an output that ends in a {name.removesuffix('0').removesuffix('Backward')}",
-            cure="Leave the last activation out; we apply sigmoid or softmax ourselves.",
-        )
-
-
-def _check_repeatable(model: nn.Module, x: torch.Tensor) -> None:
-    """Runs all rows, and a part of them again: each row's output must be a function of that row."""
-    inputs = placed(model, x).clone()
-    first = logits(model, inputs).double()
-    if not torch.equal(inputs, placed(model, x)):
-        raise ModelError(
-            "model-inplace",
-            "The model's forward must not change its input",
-            got="an in-place step on it",
-            cure="Take an out-of-place step, for example nn.ReLU() without inplace=True.",
-        )
-    require_finite(first)
-    half = len(x) // 2  # the second one: recurrent layers begin there
-    close = 1e-2 if inputs.dtype in HALF else 1e-3
-    if _alike(logits(model, inputs[half:]).double(), first[half:], close):
-        return
-    if _alike(logits(model, inputs).double(), first, close):
-        if any("quantized" in type(module).__module__ for module in model.modules()):
-            return  # dynamic quantisation rounds by the range of the batch
-        raise ModelError(
-            "model-batch",
-            "The model's output for a row must depend on that row alone",
-            got="other outputs for the same rows in a smaller batch",
-            cure="Normalise with stored statistics, as nn.BatchNorm1d does in eval mode; recurrent "
-            "and attention layers read (n, steps, features).",
-        )
-    raise ModelError(
-        "model-stochastic",
-        "In eval mode the model must give the same output for the same row",
-        got="other outputs in a second run",
-        cure="Draw random numbers only if self.training, as nn.Dropout does.",
-    )
-
-
-def _alike(a: torch.Tensor, b: torch.Tensor, close: float) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=close, atol=close * 1e-2)
-
-
-def _check_state(before: nn.Module, after: nn.Module) -> None:
-    """Compares a model with its copy that ran."""
-    state = tensors_of(after)
-    for name, value in tensors_of(before).items():
-        if name not in state or not torch.equal(value.to(state[name]), state[name]):
-            raise ModelError(
-                "model-stateful",
-                "In eval mode the model's forward must leave its state alone",
-                got=f"another {name!r} after it",
-                cure="Change buffers only if self.training, as nn.BatchNorm1d does.",
-            )
-
-
-def _check_gradient(model: nn.Module, x: torch.Tensor) -> None:
-    trained = [p for p in model.parameters() if p.requires_grad]
-    try:
-        with torch.enable_grad():
-            total = logits(model, placed(model, x).clone()).sum()
-            found = torch.autograd.grad(total, trained, allow_unused=True)
-        problem = "" if any(g is not None for g in found) else "none that does"
-    except FairNeuronError:
-        raise
-    except Exception as error:  # whatever autograd says about the user's forward
-        problem = first_line(error)
-    if problem:
-        raise ModelError(
-            "model-gradient",
-            "The model's output must have a gradient for a trainable parameter",
-            got=problem,
-            cure="Avoid detach, no_grad, inference_mode and in-place steps in forward.",
-        )
+# What is seen without running it
 
 
 def require_table(x: torch.Tensor) -> None:
@@ -252,110 +155,6 @@ def require_weights(model: nn.Module) -> None:
             )
 
 
-def require_names(model: nn.Module, names: Sequence[str]) -> None:
-    """Raises a ``ModelError`` if the model knows its features by other names or in another order.
-
-    It does in ``feature_names_in_`` or ``feature_names``. Data named x0, x1, … have no names.
-    """
-    own = _own_names(model)
-    if own is None or list(names) in (own, [f"x{i}" for i in range(len(names))]):
-        return
-    missing, extra = [n for n in own if n not in names], [n for n in names if n not in own]
-    if not missing and not extra and len(own) == len(names):
-        first = next(i for i, pair in enumerate(zip(own, names, strict=True)) if len({*pair}) > 1)
-        raise ModelError(
-            "model-feature-order",
-            "The data's features must come in the model's order",
-            got=f"{_text(names[first])} in place {first}, where the model has {_text(own[first])}",
-            cure="Reorder the columns as in the model's feature_names.",
-        )
-    raise ModelError(
-        "model-width" if len(own) != len(names) else "model-feature-names",
-        f"The model expects {len(own)} inputs",
-        got=f"data with {len(names)}; missing: {listed(missing)}; too many: {listed(extra)}",
-        cure="Encode the data as for its training, the sensitive columns included or not.",
-    )
-
-
-def _own_names(model: nn.Module) -> list[str] | None:
-    for attribute in ("feature_names_in_", "feature_names"):
-        found = None
-        with suppress(Exception):  # whatever a property of the user's raises
-            found = getattr(model, attribute, None)
-        names = list(found) if isinstance(found, (list, tuple, np.ndarray)) else []
-        if names and all(isinstance(name, str) for name in names):
-            return names
-    return None
-
-
-def _widths(module: nn.Module, value: torch.Tensor, *, image: bool) -> tuple[int, int]:
-    """How many columns or channels a layer expects, and how many it gets."""
-    if isinstance(module, nn.Linear):
-        return module.in_features, value.shape[-1]
-    if isinstance(module, nn.BatchNorm1d) and value.ndim > 1:
-        return module.num_features, value.shape[1]
-    if isinstance(module, nn.Conv2d) and value.ndim == 4 and image:
-        return module.in_channels, value.shape[1]
-    return 0, 0
-
-
-@contextmanager
-def watched_widths(
-    model: nn.Module, shape: Sequence[int], names: Sequence[str], left_out: Sequence[str]
-) -> Iterator[None]:
-    """Refuses, while inside, a layer that gets another number of columns than it expects.
-
-    Args:
-        model: Whose layers are watched.
-        shape: Of a sample: ``(features,)``, or ``(channels, …)``.
-        names: Of the features, for messages.
-        left_out: As in ``check_model``.
-    """
-    width, image = shape[0], " × ".join(map(str, shape)) if len(shape) > 1 else ""
-
-    def look(
-        module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], name: str
-    ) -> None:
-        value = next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None)
-        if value is None or value.ndim == 0:
-            return
-        expected, got = _widths(module, value, image=bool(image))
-        if expected == got:
-            return
-        if image:
-            what = "channels" if isinstance(module, nn.Conv2d) else "inputs"
-            raise ModelError(
-                "model-width",
-                f"{f'Its layer {name!r}' if name else 'The model'} expects {expected} {what}",
-                got=f"{got}, from data of {image}",
-                cure="Give data of the size and the channels that it was trained on.",
-            )
-        asked = "The model" if got == width else f"Its layer {name!r}"
-        of_data = f"data with {width}" if got == width else f"{got}, from data with {width}"
-        absent = f"No inputs are: {listed(left_out)}. " if left_out else ""
-        raise ModelError(
-            "model-width",
-            f"{asked} expects {expected} inputs",
-            got=f"{of_data}: {listed(names)}" if names else of_data,
-            cure=f"{absent}Encode the data as for its training, the sensitive columns "
-            "included or not.",
-        )
-
-    handles = []
-    for path, module in model.named_modules():
-        if isinstance(module, (nn.Linear, nn.BatchNorm1d, nn.Conv2d)):
-            handles.append(
-                module.register_forward_pre_hook(
-                    lambda m, a, k, path=path: look(m, a, k, path), with_kwargs=True
-                )
-            )
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def require_retrainable(model: nn.Module) -> None:
     """Raises a ``ModelError`` unless there is something to train, and dropout lets a part pass."""
     for path, module in model.named_modules():
@@ -374,6 +173,105 @@ def require_retrainable(model: nn.Module) -> None:
             else "a model without parameters",
             cure="Call requires_grad_(True) on those that may change.",
         )  # fmt: skip
+
+
+# What a few rows show
+
+
+def _check_repeatable(model: nn.Module, x: torch.Tensor) -> None:
+    """Runs all rows, and a part of them again: each row's output must be a function of that row."""
+    inputs = placed(model, x).clone()
+    first = logits(model, inputs).double()
+    if not torch.equal(inputs, placed(model, x)):
+        raise ModelError(
+            "model-inplace",
+            "The model's forward must not change its input",
+            got="an in-place step on it",
+            cure="Take an out-of-place step, for example nn.ReLU() without inplace=True.",
+        )
+    require_finite(first)
+    half = len(x) // 2  # the second one: recurrent layers begin there
+    close = 1e-2 if inputs.dtype in HALF else 1e-3
+    if _alike(logits(model, inputs[half:]).double(), first[half:], close):
+        return
+    if _alike(logits(model, inputs).double(), first, close):
+        if any("quantized" in type(module).__module__ for module in model.modules()):
+            return  # dynamic quantisation rounds by the range of the batch
+        raise ModelError(
+            "model-batch",
+            "The model's output for a row must depend on that row alone",
+            got="other outputs for the same rows in a smaller batch",
+            cure="Normalise with stored statistics, as nn.BatchNorm1d does in eval mode; recurrent "
+            "and attention layers read (n, steps, features).",
+        )
+    raise ModelError(
+        "model-stochastic",
+        "In eval mode the model must give the same output for the same row",
+        got="other outputs in a second run",
+        cure="Draw random numbers only if self.training, as nn.Dropout does.",
+    )
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor, close: float) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=close, atol=close * 1e-2)
+
+
+def _check_logits(model: nn.Module, x: torch.Tensor) -> None:
+    """Refuses outputs that end in a sigmoid or softmax: what made them is in their gradient."""
+    try:
+        with torch.enable_grad():
+            out = logits(model, placed(model, x[:2]).clone().requires_grad_().clone())
+    except FairNeuronError:  # of a model that runs without gradients alone
+        return
+    step, name = out.grad_fn, ""
+    while step is not None:
+        name = type(step).__name__
+        if not name.startswith(_SAME_VALUES) or not step.next_functions:
+            break
+        step = step.next_functions[0][0]
+    if name.startswith(("SigmoidBackward", "SoftmaxBackward")):
+        raise ModelError(
+            "model-head",
+            "The model must return logits",
+            got=f"an output that ends in a {name.removesuffix('0').removesuffix('Backward')}",
+            cure="Leave the last activation out; we apply sigmoid or softmax ourselves.",
+        )
+
+
+def _check_state(before: nn.Module, after: nn.Module) -> None:
+    """Compares a model with its copy that ran."""
+    state = tensors_of(after)
+    for name, value in tensors_of(before).items():
+        if name not in state or not torch.equal(value.to(state[name]), state[name]):
+            raise ModelError(
+                "model-stateful",
+                "In eval mode the model's forward must leave its state alone",
+                got=f"another {name!r} after it",
+                cure="Change buffers only if self.training, as nn.BatchNorm1d does.",
+            )
+
+
+def _check_gradient(model: nn.Module, x: torch.Tensor) -> None:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    try:
+        with torch.enable_grad():
+            total = logits(model, placed(model, x).clone()).sum()
+            found = torch.autograd.grad(total, trained, allow_unused=True)
+        problem = "" if any(g is not None for g in found) else "none that does"
+    except FairNeuronError:
+        raise
+    except Exception as error:  # whatever autograd says about the user's forward
+        problem = first_line(error)
+    if problem:
+        raise ModelError(
+            "model-gradient",
+            "The model's output must have a gradient for a trainable parameter",
+            got=problem,
+            cure="Avoid detach, no_grad, inference_mode and in-place steps in forward.",
+        )
+
+
+# Copies
 
 
 def copied(model: Module) -> Module:
@@ -418,14 +316,3 @@ def _cached(model: nn.Module) -> str | None:
             ):
                 return f"{path}.{name}" if path else name
     return None
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a message, the first of many."""
-    shown = ", ".join(_text(name) for name in names[:_SHOWN])
-    more = len(names) - _SHOWN
-    return (f"{shown} … and {more} more" if more > 0 else shown) or "none"
-
-
-def _text(name: str) -> str:
-    return printable(str(name))

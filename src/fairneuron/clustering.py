@@ -110,6 +110,9 @@ class PathSummary:
     theta: float
     frequencies: tuple[tuple[int, int], ...] = ()
 
+    def __repr__(self) -> str:
+        return f"PathSummary({self.sentence()})"
+
     @property
     def biased_share(self) -> float:
         """Share of the samples that are biased."""

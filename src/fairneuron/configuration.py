@@ -9,7 +9,9 @@ Free of torch and pandas.
 
 from __future__ import annotations
 
+import difflib
 import io
+import itertools
 import os
 import sys
 import tomllib
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fairneuron.data.builtin import KNOWN
-from fairneuron.errors import OptionError, require_known
+from fairneuron.errors import OptionError, printable, require_known
 
 FILE = "fairneuron.toml"
 SHARED = "shared"
@@ -34,6 +36,7 @@ _OTHERS = tuple(
     f"{PREFIX}{name}" for name in ("CONFIG", "DATA_FOLDER", "KERNEL")
 )  # variables of ours that are no options
 _LARGEST = 1 << 18
+_ENTRIES = 1000  # of a folder, where a near name is looked for
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _WORDS: ContextVar[tuple[str, ...]] = ContextVar("words", default=())
 
@@ -195,8 +198,11 @@ def _parsed(path: str, *, named: bool) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise _refused("The options must be in a file", f"{path}: {reason}", "Check it.") from error
+    if not os.path.lexists(file):
+        rule, got = "The file with options must exist", f"{path}, which does not exist"
+        raise _refused(rule, got, _near(file) or "Check the path, or make one: fairneuron init.")
     if not regular or len(found) > _LARGEST:
-        got = f"more than {_LARGEST >> 10} KiB" if regular else "a link, folder, pipe or no file"
+        got = f"more than {_LARGEST >> 10} KiB" if regular else _kind_of(file)
         raise _refused("The options must be in a file of text", f"{path}, {got}", "Check the path.")
     try:
         return tomllib.loads(found.decode("utf-8-sig"))
@@ -209,6 +215,23 @@ def _parsed(path: str, *, named: bool) -> dict[str, Any]:
             f"{path}: {line}",
             f"For example [{SHARED}], and below it target = 'income'.",
         ) from error
+
+
+def _near(file: Path) -> str:
+    """A cure: the file of its folder with the most similar name; empty if there is none."""
+    try:
+        names = [entry.name for entry in itertools.islice(file.parent.iterdir(), _ENTRIES)]
+    except (OSError, ValueError):
+        return ""
+    close = difflib.get_close_matches(file.name[:100], names, n=1)
+    return f"Did you mean {printable(str(file.parent / close[0]))}?" if close else ""
+
+
+def _kind_of(file: Path) -> str:
+    """What is there in the place of a file."""
+    if file.is_symlink():
+        return "a link" if file.exists() else "a link to a file that does not exist"
+    return "a folder" if file.is_dir() else "a pipe or device"
 
 
 def _worded(option: Option, raw: Any, place: str) -> str | list[str] | bool:

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fairneuron.audit import predict
 from fairneuron.data.dataset import Dataset, Ints
 from fairneuron.errors import DataError, require_range
-from fairneuron.models import Predictor, predicted_classes
+from fairneuron.models import Predictor, predict, predicted_classes
 
 
 def counterfactual_flip_rate(

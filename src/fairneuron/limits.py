@@ -12,6 +12,8 @@ ROUNDING = 1e-9  # .525 − .475 is a little above .05
 Limit = Mapping[str, float]
 """Metric name to the worst value that is accepted: at most it for gaps, at least it for ratios."""
 DEFAULT_LIMIT: Limit = {"dp": 0.05}
+OUTCOMES = ("favourable", "harmful")
+"""What ``y = 1`` can be to a person."""
 
 
 def check_limit(limit: Limit, *, classes: bool = True) -> dict[str, float]:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairneuron.data.arrays import dataset_of_arrays, part_of_words, read_npz
 from fairneuron.data.builtin import KNOWN, SOURCES, load_dataset
 from fairneuron.data.columns import require_columns
 from fairneuron.data.imagefolder import TABLE, image_files, read_images
+from fairneuron.data.named_arrays import dataset_of_arrays
+from fairneuron.data.npz import read_npz
+from fairneuron.data.parts import part_of_words
 from fairneuron.data.schema import Schema
 from fairneuron.data.tables import read_table
 from fairneuron.errors import (

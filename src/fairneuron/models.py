@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from fairneuron.checks import check_model, require_module
 from fairneuron.data.dataset import Dataset
-from fairneuron.errors import require_range, warn
+from fairneuron.errors import DataError, ModelError, require_range, warn
 from fairneuron.forward import evaluation, logits, placed, require_finite, rows_at_once
 
 Probabilities = npt.NDArray[np.float64]
@@ -188,6 +188,51 @@ def _left_out(data: Dataset) -> list[str]:
     """The sensitive columns that are no inputs."""
     inputs = {name.partition("=")[0] for name in data.feature_names}
     return [f"{name} (sensitive)" for name in data.sensitive_names if name not in inputs]
+
+
+def predict(model: nn.Module | Predictor, data: Dataset) -> Probabilities:
+    """Class probabilities ``(n, classes)`` of a module or predictor, checked against the labels.
+
+    Raises:
+        ModelError: For what is no probability, and more classes than a table's label has.
+        DataError: For labels that the model has no output for.
+    """
+    predictor = (
+        model
+        if not isinstance(model, nn.Module) and isinstance(model, Predictor)
+        else Network(model)
+    )
+    scores = predictor.predict(data)
+    if scores.ndim != 2 or len(scores) != len(data) or scores.shape[1] < 2:
+        raise ModelError(
+            "model-output",
+            "A predictor must give (n, classes) probabilities, of two classes or more",
+            got=f"{scores.shape} for n = {len(data)}",
+            cure="Give a column per class.",
+        )
+    outside = ~((scores >= 0) & (scores <= 1))  # NaN too
+    if outside.any():
+        raise ModelError(
+            "model-nonfinite",
+            "Probabilities must lie in [0, 1]",
+            got=f"others for {int(outside.any(1).sum())} of {len(data)} samples",
+            cure="Apply sigmoid or softmax to logits; look for NaN in the weights.",
+        )
+    if data.schema is not None and scores.shape[1] > 2:
+        raise ModelError(
+            "model-output",
+            "A model for two labels must have one logit or two",
+            got=f"{scores.shape[1]} outputs",
+            cure="Check the head.",
+        )
+    if data.y.min(initial=0) < 0 or data.y.max(initial=0) >= scores.shape[1]:
+        raise DataError(
+            "data-labels",
+            f"Labels must be below the model's {scores.shape[1]} classes, and at least 0",
+            got=f"labels from {data.y.min()} to {data.y.max()}",
+            cure="Check the head, or the labels.",
+        )
+    return scores
 
 
 def predicted_classes(scores: Probabilities, threshold: float = 0.5) -> npt.NDArray[np.int64]:

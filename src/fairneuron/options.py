@@ -16,22 +16,42 @@ import typer
 
 from fairneuron.configured import configured, declare
 from fairneuron.data.builtin import SOURCES
-from fairneuron.errors import OptionError, require_known
-from fairneuron.subject import DataChoice, ModelChoice, Subject
+from fairneuron.errors import OptionError, require_known, require_range
+from fairneuron.limits import OUTCOMES, check_limit
+from fairneuron.subject import DataChoice, ModelChoice, Subject, require_path, require_source
+
+
+def checked(read: Callable[[Any], object]) -> Callable[[Any], Any]:
+    """A callback of an option: refuses a bad value before it is told which options are missing.
+
+    Args:
+        read: Raises an ``OptionError`` for a bad value; what it returns is not used.
+    """
+
+    def callback(value: Any) -> Any:
+        if value not in (None, "", []):
+            read(value)
+        return value
+
+    return callback
+
 
 Limits = Annotated[
     list[str] | None,
     typer.Option(
         "--limit",
-        help="METRIC=VALUE to reach, such as dp=0.05; may be repeated.",
+        help="METRIC=VALUE to reach: dp=0.05 is a demographic parity difference of at most 0.05; "
+        "also eo, eodds, cv, mcd, and dpr=0.8, a ratio of at least 0.8. May be repeated.",
         show_default="dp=0.05",
+        callback=checked(lambda texts: check_limit(limits_of(texts))),
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run folder.")]
 Interactive = Annotated[
     bool,
     typer.Option(
-        "--interactive", help="Write front.html, too: the front, to hover, tap and toggle."
+        "--interactive",
+        help="Write front.html, too: accuracy and gap of what was tried, to hover, tap and toggle.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -48,6 +68,7 @@ Factory = Annotated[
         "--model",
         help="MODULE:FUNCTION that makes your network, without arguments. Imports your code.",
         rich_help_panel="Model",
+        callback=checked(lambda text: require_path("model", text)),
     ),
 ]
 Encode = Annotated[
@@ -56,6 +77,7 @@ Encode = Annotated[
         help="MODULE:FUNCTION that makes x of the table, for a model with its own layout. "
         "Imports your code.",
         rich_help_panel="Data",
+        callback=checked(lambda text: require_path("encode", text)),
     ),
 ]
 Delimiter = Annotated[
@@ -75,7 +97,8 @@ def subject_of(
         str | None,
         typer.Option(
             help="A data set of ours ('fairneuron data list'), a table (.csv, .csv.gz, .parquet), "
-            "or arrays (.npz, .safetensors, .pt with x, y, sensitive).",
+            "arrays (.npz, .safetensors, .pt with x, y, sensitive), or a folder of images.",
+            callback=checked(require_source),
             **DATA,
         ),
     ] = None,
@@ -85,9 +108,12 @@ def subject_of(
     valid: Annotated[
         Path | None, typer.Option(help="Your validation table; else a part of --train.", **DATA)
     ] = None,
-    test: Annotated[Path | None, typer.Option(help="Your test table.", **DATA)] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Your test table; goes with --train.", **DATA)
+    ] = None,
     split_column: Annotated[
-        str | None, typer.Option(help="The column that says train, valid or test.", **DATA)
+        str | None,
+        typer.Option(help="The column of --data that says of a row train, valid or test.", **DATA),
     ] = None,
     target: Annotated[str | None, typer.Option(help="The column with the label.", **DATA)] = None,
     positive: Annotated[
@@ -97,8 +123,11 @@ def subject_of(
         str | None,
         typer.Option(
             help="What y = 1 is to a person, favourable or harmful: whom impact ratios count as "
-            "selected.",
+            "selected, and which changes count as losses.",
             show_default="not stated",
+            callback=checked(
+                lambda text: require_known("option-outcome", "outcome", text, OUTCOMES)
+            ),
             **DATA,
         ),
     ] = None,
@@ -115,13 +144,15 @@ def subject_of(
         ),
     ] = False,
     drop: Annotated[
-        list[str] | None, typer.Option(help="A column that is no input; or several.", **DATA)
+        list[str] | None,
+        typer.Option(help="A column that is no input; or several, with commas.", **DATA),
     ] = None,
     column_type: Annotated[
         list[str] | None,
         typer.Option(
             "--type",
             help="COLUMN=number or COLUMN=category, where the detected type is wrong.",
+            callback=checked(types_of),
             **DATA,
         ),
     ] = None,
@@ -135,7 +166,7 @@ def subject_of(
         Path | None,
         typer.Option(
             help="Trained weights (.safetensors, or .pt with a state_dict): of --model, or of a "
-            "network that fairneuron trained.",
+            "network that fairneuron trained. Without them a network is trained here.",
             **MODEL,
         ),
     ] = None,
@@ -144,13 +175,27 @@ def subject_of(
         typer.Option(
             help="Without a model of yours: widths of the hidden layers of the one that is "
             "trained, such as 32,32,32.",
+            callback=checked(lambda text: ModelChoice(hidden=widths_of(text))),
             **MODEL,
         ),
     ] = "",
     outputs: Annotated[
-        int, typer.Option(help="And its outputs: 1 logit, or 2 class logits.", **MODEL)
+        int,
+        typer.Option(
+            help="Without a model of yours: outputs of the one that is trained, 1 logit or 2 class "
+            "logits.",
+            callback=checked(lambda value: ModelChoice(outputs=value)),
+            **MODEL,
+        ),
     ] = 1,
-    threshold: Annotated[float, typer.Option(help="On the probability of y = 1.", **MODEL)] = 0.5,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            help="The probability of y = 1 from which on y = 1 is predicted.",
+            callback=checked(lambda value: require_range("threshold", value, 0, 1)),
+            **MODEL,
+        ),
+    ] = 0.5,
     intended_use: Annotated[
         str | None,
         typer.Option(

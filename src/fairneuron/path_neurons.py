@@ -109,6 +109,15 @@ class PathNeurons:
     cells: tuple[str, ...]
     samples: Ints
 
+    def __repr__(self) -> str:
+        cells = ", ".join(f"{c} {n}" for c, n in zip(self.cells[:20], self.samples, strict=False))
+        more = f" and {len(self.cells) - 20} more" if len(self.cells) > 20 else ""
+        layers = ", ".join(
+            f"{layer} {counts.shape[1]}"
+            for layer, counts in zip(self.layers, self.counts, strict=True)
+        )
+        return f"PathNeurons(samples by cell: {cells}{more}; neurons by layer: {layers})"
+
     def over_represented(
         self, cell: Cell, *, against: Cell | None = None, top: int = 10, tested: bool = True
     ) -> list[NeuronUse]:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from fairneuron.audit import Audit, audit_scores, tiny_groups
-from fairneuron.data.arrays import label_texts
 from fairneuron.data.columns import as_text, require_columns
 from fairneuron.data.dataset import Dataset
+from fairneuron.data.named_arrays import label_texts
 from fairneuron.data.tables import read_table
 from fairneuron.errors import DataError, OptionError, did_you_mean, require_range, warn
 from fairneuron.loading import Table, load_whole, read_arrays

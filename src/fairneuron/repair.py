@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from fairneuron.audit import audit_scores, predict
+from fairneuron.audit import audit_scores
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import require_range
 from fairneuron.forward import in_precision_of, trainable
@@ -24,7 +24,7 @@ from fairneuron.gaps import CRITERIA
 from fairneuron.limits import DEFAULT_LIMIT, Limit, check_limit, compares_groups
 from fairneuron.markup import signed, snippet, table
 from fairneuron.metrics.definitions import METRICS
-from fairneuron.models import Network
+from fairneuron.models import Network, predict
 from fairneuron.recipes import Explanation, Recipe, Settings, Task, make_recipe
 from fairneuron.terms import (
     Budget,
@@ -82,9 +82,9 @@ def repair(
 
     Returns:
         The chosen model and what else was found. Under the limit the most accurate candidate on
-        validation data is chosen, or else the one nearest to it. Candidates that diverged, predict
-        one class alone, have an undefined limited metric or a larger gap than the original are
-        never chosen.
+        validation data is chosen, or else the one nearest to it. Candidates that diverged, have an
+        undefined limited metric or a larger gap than the original, or are no more accurate than a
+        constant answer (if the original is), are never chosen.
 
     Raises:
         OptionError: For unknown recipes, options or limits, and values out of range.
@@ -136,6 +136,14 @@ class Repair:
     seed: int
     threshold: float = 0.5
     stopped: str | None = None
+
+    def __repr__(self) -> str:
+        made = (
+            f"{len(self.trials) - 1} candidates, {len(self.front)} on the front; chosen "
+            f"{self.chosen.title}"
+        )
+        lines = filter(None, (made, self.verdict.sentence(), self.stopped))
+        return "Repair({})".format("\n  ".join(lines))
 
     def _repr_html_(self) -> str:
         rows = [
@@ -236,7 +244,7 @@ class FairNeuron:
         sliced = self._recipe.slice(task)
         carriers = self._recipe.cluster(sliced)
         for candidate in self._retrained(model, task, carriers):
-            trials.append(judged(len(trials), candidate))
+            trials.append(judged(len(trials), candidate, original=trials[0]))
 
         chosen = choose(trials, limit)
         repaired = chosen.model if chosen.number else copy.deepcopy(model)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fairneuron.audit import Audit, audit, audit_scores, predict
+from fairneuron.audit import Audit, audit, audit_scores
 from fairneuron.checkpoints import tensor_bytes
 from fairneuron.clustering import PathSummary
 from fairneuron.data.builtin import SOURCES
@@ -32,6 +32,7 @@ from fairneuron.loading import (
     split_name,
     sums,
 )
+from fairneuron.models import predict
 from fairneuron.pathways import pathways
 from fairneuron.recipes import Paper
 from fairneuron.repair import FairNeuron, Repair
@@ -39,6 +40,7 @@ from fairneuron.report import front
 from fairneuron.report.document import repair_document
 from fairneuron.report.html import repair_page
 from fairneuron.report.markdown import report
+from fairneuron.report.parts import reference_accuracy
 from fairneuron.resuming import kept_in
 from fairneuron.state import State
 from fairneuron.subject import Subject
@@ -120,6 +122,7 @@ class Run:
             **self.about,
             "before": self.before.to_dict(),
             "after": proof.after.to_dict(),
+            "most_frequent_class_accuracy": reference_accuracy(self.before.to_dict()),
             "verdicts": {"validation": proof.validation.to_dict(), "test": proof.test.to_dict()},
             "chosen": result.chosen.number,
             "stopped": result.stopped,
@@ -340,12 +343,11 @@ def described(
         files: The sha256 sums of the user's files, by name.
         part: What to call it.
     """
-    choice = subject.data
+    choice, outcome = subject.data, outcome_of(subject)
     if choice.kind == "builtin":
         means = SOURCES[choice.name].positive_means
-        outcome: str | None = SOURCES[choice.name].outcome
     else:
-        means, outcome = f"{choice.target or 'y'} is {data.positive}", choice.outcome
+        means = f"{choice.target or 'y'} is {data.positive}"
         means += f" (the {outcome} outcome)" if outcome else ""
     found = data.describe() | {"part": part, "positive_means": means, "outcome": outcome}
     if files:
@@ -362,6 +364,12 @@ def described(
     return found
 
 
+def outcome_of(subject: Subject) -> str | None:
+    """What ``y = 1`` is to a person; None if nobody said so."""
+    choice = subject.data
+    return SOURCES[choice.name].outcome if choice.kind == "builtin" else choice.outcome
+
+
 def _proof(
     subject: Subject, original: nn.Module, result: Repair, trial: Trial, parts: Parts
 ) -> Proof:
@@ -369,13 +377,15 @@ def _proof(
     chosen = trial.number == result.chosen.number
     model = result.model if chosen else trial.model
     assert isinstance(model, nn.Module)  # noqa: S101  # trials of this run have theirs
+    means = outcome_of(subject)
     settings: dict[str, Any] = {"threshold": subject.threshold, "seed": subject.seed}
+    judged: dict[str, Any] = {**settings, "positive_outcome": means}
     return Proof(
         after=audit_scores(predict(model, test), test, **settings),
-        validation=result.verdict
+        validation=dataclasses.replace(result.verdict, positive_outcome=means)
         if chosen
-        else judge(original, model, valid, result.limit, on="validation", **settings),
-        test=judge(original, model, test, result.limit, on="test", **settings),
+        else judge(original, model, valid, result.limit, on="validation", **judged),
+        test=judge(original, model, test, result.limit, on="test", **judged),
     )
 
 

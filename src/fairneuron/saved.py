@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from fairneuron.data.dataset import Scaling
+    from fairneuron.data.scaling import Scaling
     from fairneuron.data.schema import Schema
 
 
@@ -238,7 +238,7 @@ class Saved:
     def _scaling(self, width: int) -> Scaling | None:
         import torch
 
-        from fairneuron.data.dataset import Scaling
+        from fairneuron.data.scaling import Scaling
 
         given = self.encoding["scaling"]
         if given is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from fairneuron.data.builtin import KNOWN, SOURCES
 from fairneuron.data.tables import require_file
 from fairneuron.errors import OptionError, did_you_mean, require_known, require_range
+from fairneuron.limits import OUTCOMES
 
 ARRAY_FILES = (".npz", ".safetensors", ".pt", ".pth")
 
@@ -64,7 +65,7 @@ class DataChoice:
         else:
             self._check_own()
         if self.outcome is not None:
-            require_known("option-outcome", "outcome", self.outcome, ("favourable", "harmful"))
+            require_known("option-outcome", "outcome", self.outcome, OUTCOMES)
         require_path("encode", self.encode)
 
     @property
@@ -100,16 +101,8 @@ class DataChoice:
                 or "none of them",
                 cure="Give one or the other.",
             )
-        if self.data is None or self.data in KNOWN:
-            return
-        looks_like_path = re.search(r"[./\\]", self.data) or os.path.lexists(self.data)
-        if not looks_like_path:
-            raise OptionError(
-                "option-data",
-                "The data must be a known data set or a file",
-                got=repr(self.data),
-                cure=did_you_mean(self.data, KNOWN),
-            )
+        if self.data is not None:
+            require_source(self.data)
 
     def _check_builtin(self) -> None:
         own = ("split_column", "target", "positive", "drop", "types", "weight", "delimiter")
@@ -244,6 +237,17 @@ class Subject:
         """
         own_layout = self.data.kind in ("arrays", "images") or self.data.encode is not None
         return not (own_layout and self.model.model is not None)
+
+
+def require_source(data: str) -> None:
+    """Raises an ``OptionError`` for what is no known data set, and does not look like a path."""
+    if data not in KNOWN and not re.search(r"[./\\]", data) and not os.path.lexists(data):
+        raise OptionError(
+            "option-data",
+            "The data must be a known data set or a file",
+            got=repr(data),
+            cure=did_you_mean(data, KNOWN),
+        )
 
 
 def require_path(option: str, text: str | None) -> None:

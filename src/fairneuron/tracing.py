@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -219,6 +219,8 @@ def _active(node: fx.Node) -> bool:
 
 
 _FORWARDS = [kind.forward for kind in _CONVOLUTIONS]
+_GEOMETRY = ("stride", "padding", "dilation", "groups")
+_CONVOLVED = {functional.conv1d: 1, functional.conv2d: 2, functional.conv3d: 3}  # over axes
 
 
 def _own(module: nn.Module, name: str) -> tuple[str, str | None]:
@@ -233,6 +235,30 @@ def _geometry(module: nn.Module) -> tuple[Any, ...]:
     padding = tuple(zip(both[::2], both[1::2], strict=True))[::-1]
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     return module.stride, padding, module.dilation, module.groups, mode
+
+
+def _geometry_of_call(given: Mapping[str, Any], kernel: Sequence[int]) -> tuple[Any, ...] | None:
+    """The same of a functional convolution; None if the input says some of it."""
+    if any(isinstance(value, fx.Node) for name, value in given.items() if name in _GEOMETRY):
+        return None
+
+    def each(name: str, default: int) -> tuple[int, ...]:
+        value = given.get(name, default)
+        return (
+            (value,) * len(kernel)
+            if isinstance(value, int)
+            else tuple(value) * (len(kernel) // len(value))
+        )
+
+    dilation, padding = each("dilation", 1), given.get("padding", 0)
+    if padding == "same":
+        total = [gap * (size - 1) for gap, size in zip(dilation, kernel, strict=True)]
+        both = tuple((places // 2, places - places // 2) for places in total)
+    else:
+        both = tuple(
+            (p, p) for p in ((0,) * len(kernel) if padding == "valid" else each("padding", 0))
+        )
+    return each("stride", 1), both, dilation, given.get("groups", 1)
 
 
 def _arguments(node: fx.Node, names: str) -> dict[str, Any]:
@@ -346,23 +372,28 @@ class _Builder:
         if name in (*_LAYOUT_NAMES, *_POOL_NAMES):
             return Layout(node.name, index, sources, pools=name in _POOL_NAMES)
         layer = (
-            self._linear_call(node, index)
+            self._weighted_call(node, index)
             or self._attention_call(node, index)
             or self._arithmetic(node, index)
         )
         return layer or Opaque(node.name, index, sources, name)
 
-    def _linear_call(self, node: fx.Node, index: int) -> Layer | None:
-        given = _arguments(node, "input weight bias")
+    def _weighted_call(self, node: fx.Node, index: int) -> Layer | None:
+        given = _arguments(node, "input weight bias stride padding dilation groups")
         weight, bias = given.get("weight"), given.get("bias")
-        if node.target is not functional.linear or not isinstance(weight, fx.Node):
+        axes = _CONVOLVED.get(node.target)  # type: ignore[arg-type]
+        if node.target is not functional.linear and axes is None:
             return None
-        if weight.op != "get_attr":
+        if not isinstance(weight, fx.Node) or weight.op != "get_attr":
             return None
         name = str(weight.target)
         bias_name = str(bias.target) if isinstance(bias, fx.Node) else None
-        sources = self._sources(node)
-        return Linear(name.removesuffix(".weight"), index, sources, name, bias_name)
+        own = name.removesuffix(".weight"), index, self._sources(node), name, bias_name
+        if axes is None:
+            return Linear(*own)
+        kernel = operator.attrgetter(name)(self.module).shape[2:]
+        geometry = _geometry_of_call(given, kernel)
+        return None if geometry is None else Convolution(*own, *geometry)
 
     def _attention_call(self, node: fx.Node, index: int) -> Layer | None:
         given = _arguments(node, "query key value attn_mask dropout_p is_causal scale enable_gqa")

@@ -9,18 +9,18 @@ another one; validation data guard against a gap that is small on training data 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from fairneuron.audit import Audit, audit_scores, predict
+from fairneuron.audit import Audit, audit_scores
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError
 from fairneuron.limits import Limit, violation
 from fairneuron.metrics.definitions import METRICS
-from fairneuron.models import Predictor
+from fairneuron.models import Predictor, predict
 
 Retrained = tuple[dict[str, Any], nn.Module, bool]
 """What was tried, the retrained copy, and whether its loss stayed finite."""
@@ -49,6 +49,23 @@ class Trial:
     model: nn.Module | Predictor | None = None
     audit: Audit | None = None
     training: dict[str, float | None] | None = None
+
+    def __repr__(self) -> str:
+        shown = ("accuracy", *(self.training or ("dp", "eo")))
+        metrics = {name: (self.metrics or {}).get(name) for name in shown}
+        found = ", ".join(f"{name} {v:.3f}" for name, v in metrics.items() if v is not None)
+        return f"Trial({'; '.join(filter(None, (self.title, found, self.rejected)))})"
+
+    @property
+    def title(self) -> str:
+        """Its number and settings in words."""
+        if self.number == 0:
+            return "0, the original"
+        each = (
+            f"{name.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"
+            for name, value in self.settings.items()
+        )
+        return f"{self.number}: {', '.join(each)}"
 
     @property
     def accuracy(self) -> float:
@@ -91,10 +108,22 @@ def run_trial(
     threshold: float = 0.5,
     *,
     train: Dataset | None = None,
+    original: Trial | None = None,
 ) -> Trial:
     """Audits a candidate on validation data, and on training data if given.
 
-    It says whether it may be chosen.
+    It says whether it may be chosen: not if it has given up telling the labels apart, which closes
+    any gap.
+
+    Args:
+        number: As in ``Trial``.
+        candidate: What was tried.
+        valid: To choose on.
+        limit: Metric to the worst value that is accepted.
+        threshold: On the probability of class 1.
+        train: More data, for the gaps.
+        original: The original's trial; if that is more accurate than a constant answer, a candidate
+            must be too.
     """
     settings, model, finite = candidate
     parts = [part for part in (valid, train) if part is not None]
@@ -109,16 +138,22 @@ def run_trial(
     audited, *others = (
         audit_scores(p, part, threshold=threshold) for p, part in zip(scores, parts, strict=True)
     )
-    rejected: str | None
-    if np.count_nonzero(audited.counts.sum((0, 1))) < 2:
-        rejected = "predicts one class alone"
-    else:
-        undefined = [name for name in limit if name in audited.undefined]
-        rejected = (
-            f"{undefined[0]} is undefined: {audited.undefined[undefined[0]]}" if undefined else None
-        )
     training = {name: others[0].metrics[name] for name in limit} if others else None
-    return Trial(number, settings, audited.metrics, rejected, model, audited, training)
+    trial = Trial(number, settings, audited.metrics, None, model, audited, training)
+    return replace(trial, rejected=_rejected(trial, limit, original))
+
+
+def _rejected(trial: Trial, limit: Limit, original: Trial | None) -> str | None:
+    """Why a trial cannot be chosen."""
+    audited = trial.audit
+    assert audited is not None  # noqa: S101  # just made
+    if np.count_nonzero(audited.counts.sum((0, 1))) < 2:
+        return "predicts one class alone"
+    constant = audited.counts.sum((0, 2)).max() / audited.counts.sum()
+    if original is not None and trial.accuracy <= constant < original.accuracy:
+        return "no more accurate than always predicting the most frequent class"
+    undefined = [name for name in limit if name in audited.undefined]
+    return f"{undefined[0]} is undefined: {audited.undefined[undefined[0]]}" if undefined else None
 
 
 def choose(trials: Sequence[Trial], limit: Limit) -> Trial:

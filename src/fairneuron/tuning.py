@@ -142,6 +142,13 @@ class Candidate:
     metrics: dict[str, float | None] | None
     rejected: str | None
 
+    def __repr__(self) -> str:
+        tried = ", ".join(f"{name} {value:g}" for name, value in self.settings.items())
+        metrics = {name: (self.metrics or {}).get(name) for name in ("accuracy", "dp", "eo")}
+        found = ", ".join(f"{name} {v:.3f}" for name, v in metrics.items() if v is not None)
+        title = f"{self.number}: {tried}" if self.number else "0, the original"
+        return f"Candidate({'; '.join(filter(None, (title, found, self.rejected)))})"
+
 
 @dataclass(frozen=True, eq=False)
 class Search:
@@ -169,6 +176,10 @@ class Search:
 
     def __post_init__(self) -> None:
         full_weights(self.weights)
+
+    def __repr__(self) -> str:
+        best = "none can win" if self.winner is None else f"the best is {self.winner}"
+        return f"Search({len(self.candidates)} candidates, {self.rows} rows; {best})"
 
     def score(self, candidate: Candidate) -> float | None:
         """Its weighted sum, larger is better; None if it cannot win."""

@@ -13,17 +13,12 @@ from scipy.sparse import csr_array
 from scipy.special import ndtr, stdtrit
 from torch import nn
 
-from fairneuron.audit import (
-    DRAWS,
-    RATE_TITLES,
-    Interval,
-    audit_scores,
-    histogram_cells,
-    predict,
-)
+from fairneuron.audit import RATE_TITLES, audit_scores, histogram_cells
 from fairneuron.data.dataset import Dataset, Mask
-from fairneuron.limits import ROUNDING, Limit, check_limit, compares_groups, violation
+from fairneuron.errors import require_known
+from fairneuron.limits import OUTCOMES, ROUNDING, Limit, check_limit, compares_groups, violation
 from fairneuron.markup import signed
+from fairneuron.metrics.bootstrap import DRAWS, Interval
 from fairneuron.metrics.definitions import (
     METRICS,
     POSITIVE,
@@ -34,7 +29,7 @@ from fairneuron.metrics.definitions import (
     selection_rate,
     true_positive_rate,
 )
-from fairneuron.models import Predictor, predicted_classes
+from fairneuron.models import Predictor, predict, predicted_classes
 
 IMPROVED = "improved"
 NOT_RELIABLE = "no reliable improvement"
@@ -54,6 +49,29 @@ EQUALISED = {
     "cv": (),
 }
 """Which rates of the groups are equal where a limited metric is at its best."""
+
+
+def is_loss(*, down: bool, positive_outcome: str | None) -> bool | None:
+    """Whether rates that only fell, or only rose, are a loss to people: that is levelling down.
+
+    Args:
+        down: Whether they fell.
+        positive_outcome: What ``y = 1`` is to a person, "favourable" or "harmful".
+
+    Returns:
+        None where nobody said what ``y = 1`` is.
+    """
+    return None if positive_outcome is None else down == (positive_outcome == "favourable")
+
+
+def one_sided_title(*, down: bool, positive_outcome: str | None) -> str:
+    """What to call them; see ``is_loss``."""
+    moved = "Only lowered" if down else "Only raised"
+    loss = is_loss(down=down, positive_outcome=positive_outcome)
+    if loss is None:
+        return f"{moved} (levelled down if y = 1 is {'favourable' if down else 'harmful'})"
+    title = "Levelled down" if loss else f"{moved}, no levelling down"
+    return f"{title} (y = 1 is the {positive_outcome} outcome)"
 
 
 @dataclass(frozen=True)
@@ -201,6 +219,7 @@ class Verdict:
         changes: Before and after for every metric.
         flips: Per group how many predictions changed, to 1 and away from 1.
         groups: Before and after for every rate of every group that is compared.
+        positive_outcome: What ``y = 1`` is to a person, "favourable" or "harmful"; None if unknown.
     """
 
     outcome: str
@@ -209,6 +228,10 @@ class Verdict:
     changes: dict[str, Change]
     flips: tuple[dict[str, Any], ...]
     groups: tuple[GroupChange, ...]
+    positive_outcome: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Verdict({self.sentence()})"
 
     @property
     def limits(self) -> tuple[Change, ...]:
@@ -227,7 +250,7 @@ class Verdict:
         Of the rates that a limit asks to be equal, those whose gap shrank while the rate of a
         group that had not the lowest one reliably fell, and that of no group reliably rose
         (Mittelstadt, Wachter and Russell, The Unfairness of Fair Machine Learning, 2023). Whether a
-        fall is a loss depends on what y = 1 means.
+        fall is a loss depends on what y = 1 means: ``is_loss``.
         """
         return self._one_sided(down=True)
 
@@ -267,9 +290,20 @@ class Verdict:
         lost = f" Got worse: {worse}." if worse else " No other metric got reliably worse."
         return (
             f"{self.outcome.capitalize()} on {self.on} data (n = {self.n}): {limits}.{lost}"
-            + _told("Levelled down", self.levelled_down, "fell", "rose")
-            + _told("Only raised", self.only_raised, "rose", "fell")
+            + self._told(self.levelled_down, down=True)
+            + self._told(self.only_raised, down=False)
             + _told_accuracy(self.lost_accuracy)
+        )
+
+    def _told(self, changes: tuple[GroupChange, ...], *, down: bool) -> str:
+        """A sentence for every rate of one-sided changes."""
+        title = one_sided_title(down=down, positive_outcome=self.positive_outcome)
+        moved, against = ("fell", "rose") if down else ("rose", "fell")
+        return "".join(
+            f" {title}: the {RATE_TITLES[rate]} {moved} in "
+            f"{', '.join(c.sentence() for c in changes if c.rate == rate)}, "
+            f"and reliably {against} in no group."
+            for rate in _rates(changes)
         )
 
     def under(self, limit: Limit) -> Verdict:
@@ -296,6 +330,7 @@ class Verdict:
             "levelled_down": _rates(self.levelled_down),
             "only_raised": _rates(self.only_raised),
             "lost_accuracy": [c.group for c in self.lost_accuracy],
+            "positive_outcome": self.positive_outcome,
         }
 
     @classmethod
@@ -306,12 +341,16 @@ class Verdict:
         changes = {name: Change.from_dict(name, fields["changes"][name]) for name in METRICS}
         flips = tuple(_flip(flip) for flip in fields["flips"])
         groups = tuple(GroupChange.from_dict(group) for group in fields["groups"])
-        found = cls(_outcome(changes), str(fields["on"]), int(fields["n"]), changes, flips, groups)
+        means = fields.get("positive_outcome")  # older results have none
+        if means not in (None, *OUTCOMES):
+            raise ValueError(f"y = 1 is one of {', '.join(OUTCOMES)}")
+        on, n = str(fields["on"]), int(fields["n"])
+        found = cls(_outcome(changes), on, n, changes, flips, groups, means)
         expected = found.to_dict()
-        if set(fields) != set(expected):
+        if set(fields) | {"positive_outcome"} != set(expected):
             raise ValueError(f"a verdict has {', '.join(expected)}")
         for name in expected:
-            if name != "sentence" and expected[name] != fields[name]:  # words may change
+            if name in fields and name != "sentence" and expected[name] != fields[name]:
                 raise ValueError(f"{name} does not follow from the figures")
         return found
 
@@ -325,16 +364,6 @@ def _flip(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rates(changes: tuple[GroupChange, ...]) -> list[str]:
     return list(dict.fromkeys(c.rate for c in changes))
-
-
-def _told(what: str, changes: tuple[GroupChange, ...], moved: str, against: str) -> str:
-    """A sentence for every rate of one-sided changes."""
-    return "".join(
-        f" {what}: the {RATE_TITLES[rate]} {moved} in "
-        f"{', '.join(c.sentence() for c in changes if c.rate == rate)}, "
-        f"and reliably {against} in no group."
-        for rate in _rates(changes)
-    )
 
 
 def _told_accuracy(changes: tuple[GroupChange, ...]) -> str:
@@ -377,6 +406,7 @@ def judge(
     on: str,
     threshold: float = 0.5,
     seed: int = 0,
+    positive_outcome: str | None = None,
 ) -> Verdict:
     """Compares two models on the same samples.
 
@@ -388,17 +418,25 @@ def judge(
         on: What to call the data: "validation" or "test".
         threshold: On the probability of class 1.
         seed: Of the bootstrap.
+        positive_outcome: What ``y = 1`` is to a person, "favourable" or "harmful", which says
+            whether rates that only fell, or only rose, are a loss; not stated unless given.
 
     Returns:
         "improved" if a limited metric got reliably better, none of them reliably worse, and all
         limits hold.
+
+    Raises:
+        OptionError: For other limits and outcomes.
     """
     bounds = check_limit(limit)
+    if positive_outcome is not None:
+        require_known("option-outcome", "outcome", positive_outcome, OUTCOMES)
     if compares_groups(bounds):
         data.require_groups()
     pair = _Pair(before, after, data, threshold, seed)
     changes = {name: pair.change(name, bounds.get(name)) for name in METRICS}
-    return Verdict(_outcome(changes), on, len(data), changes, pair.flips(), pair.groups())
+    flips, groups = pair.flips(), pair.groups()
+    return Verdict(_outcome(changes), on, len(data), changes, flips, groups, positive_outcome)
 
 
 _Drawn = dict[Callable[[Counts], Floats], Floats]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from torch import nn
@@ -74,10 +75,10 @@ class Tuned(ABC):
         The gaps that count are those of decisions at a threshold of .5; other thresholds on the
         scores of what is chosen give other gaps.
         """
-        tried = [({}, model, True), *self.candidates(model, train, valid, seed=seed)]
-        trials = [
-            run_trial(i, each, valid, self.limit, train=train) for i, each in enumerate(tried)
-        ]
+        judged = partial(run_trial, valid=valid, limit=self.limit, train=train)
+        trials = [judged(0, ({}, model, True))]
+        for candidate in self.candidates(model, train, valid, seed=seed):
+            trials.append(judged(len(trials), candidate, original=trials[0]))
         chosen = choose(trials, self.limit).model
         assert chosen is not None  # noqa: S101  # trials made here have theirs
         return Network(chosen) if isinstance(chosen, nn.Module) else chosen

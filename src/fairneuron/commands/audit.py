@@ -106,9 +106,12 @@ def audit(
     limits = [one.to_dict() for one in held]
     page.write(subject, data, found, part=part, predictions=predictions, limits=limits)
     if as_json:
+        from fairneuron.report.parts import reference_accuracy
+
         described = data.describe() | {"part": part}
         compared = {"limits": limits} if held else {}
-        print_json({"data": described, "seed": subject.seed, **found, **compared})
+        reference = {"most_frequent_class_accuracy": reference_accuracy(found)}
+        print_json({"data": described, "seed": subject.seed, **found, **reference, **compared})
     else:
         print_audit(found, title)
         for one in violated(held):

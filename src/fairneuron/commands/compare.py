@@ -11,7 +11,7 @@ import typer
 from fairneuron.commands.common import On, at_work, print_json, resumable, table_of
 from fairneuron.compare.methods import CRITERIA, criteria_named, methods_named, reference_named
 from fairneuron.compare.records import require_folder
-from fairneuron.options import AsJson, Interactive, names_of, with_subject
+from fairneuron.options import AsJson, Interactive, checked, names_of, with_subject
 from fairneuron.report.terminal import to_stdout
 from fairneuron.search.cluster import check_place
 from fairneuron.subject import Subject
@@ -21,11 +21,18 @@ from fairneuron.subject import Subject
 def compare(
     subject: Subject,
     methods: Annotated[
-        str, typer.Option(help="What to compare, with commas: fairneuron,naive,reweighing, …")
+        str,
+        typer.Option(
+            help="What to compare, with commas: fairneuron,naive,reweighing, …",
+            callback=checked(lambda text: methods_named(names_of(text))),
+        ),
     ],
     out: Annotated[
         Path,
-        typer.Option(help="Folder for records, tables and plots; an earlier one is gone on with."),
+        typer.Option(
+            help="Folder for records, tables and plots; what an earlier run left there is not "
+            "computed again."
+        ),
     ],
     seeds: Annotated[
         int, typer.Option(min=1, max=10_000, help="How many splits; tests need 10.")
@@ -33,7 +40,13 @@ def compare(
     seed: Annotated[
         int, typer.Option("--first-seed", min=0, max=2**31, help="The first of them.")
     ] = 0,
-    criteria: Annotated[str, typer.Option(help="The gaps to lower in turn.")] = ",".join(CRITERIA),
+    criteria: Annotated[
+        str,
+        typer.Option(
+            help="The gaps to lower in turn, with commas.",
+            callback=checked(lambda text: criteria_named(names_of(text))),
+        ),
+    ] = ",".join(CRITERIA),
     reference: Annotated[
         str | None,
         typer.Option(help="Which to compare the others with.", show_default="fairneuron"),
@@ -48,7 +61,9 @@ def compare(
         ),
     ] = None,
     on: On = "process",
-    no_plots: Annotated[bool, typer.Option("--no-plots", help="Without matplotlib.")] = False,
+    no_plots: Annotated[
+        bool, typer.Option("--no-plots", help="Draw nothing; plots need matplotlib.")
+    ] = False,
     interactive: Interactive = False,
     as_json: AsJson = False,
 ) -> None:

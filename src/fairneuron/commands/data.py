@@ -101,12 +101,23 @@ def data_export(
 
 @data_app.command("get")
 def data_get(
-    name: Annotated[str, typer.Argument(help="A known set of images: mnist or cifar10.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Which: "
+            + ", ".join(
+                f"{name} ({known.title}, {known.download.size / 1e6:.0f} MB)"
+                for name, known in IMAGE_SETS.items()
+            )
+            + "."
+        ),
+    ],
 ) -> None:
-    """Download a set of images, once; the only command that uses the network.
+    """Download a set of images, so that --data NAME finds it. No other command downloads anything.
 
-    It goes into the folder that FAIRNEURON_DATA_FOLDER names, or into your cache, if it is the
-    known file (by its SHA-256). A download that was stopped goes on.
+    The file is kept in the folder that the variable FAIRNEURON_DATA_FOLDER names, or else in the
+    folder fairneuron of your cache, and only if its SHA-256 is the known one. One that is there is
+    not fetched again; a download that was stopped goes on where it was.
     """
     from fairneuron.data.download import fetch
 
@@ -143,7 +154,7 @@ def _show_images(name: str, known: ImageSet, *, as_json: bool) -> None:
 
 
 def _show_columns(path: Path, delimiter: str | None, *, as_json: bool) -> None:
-    from fairneuron.data.columns import describe_columns
+    from fairneuron.data.inputs import describe_columns
     from fairneuron.data.tables import read_table
 
     frame = read_table(path, delimiter=delimiter or ",")

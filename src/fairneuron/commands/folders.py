@@ -14,7 +14,15 @@ from fairneuron.configuration import in_place_of
 from fairneuron.data.tables import require_file
 from fairneuron.io import require_free_file, write_file
 from fairneuron.limits import check_limit
-from fairneuron.options import AsJson, Delimiter, Encode, Factory, Interactive, limits_of
+from fairneuron.options import (
+    AsJson,
+    Delimiter,
+    Encode,
+    Factory,
+    Interactive,
+    checked,
+    limits_of,
+)
 from fairneuron.report.terminal import to_stderr
 from fairneuron.state import stopped_command
 from fairneuron.subject import require_path
@@ -59,7 +67,11 @@ def predict(
 def choose(
     folder: Annotated[Path, typer.Argument(help="A run folder that 'fairneuron repair' wrote.")],
     limit: Annotated[
-        list[str], typer.Option(help="METRIC=VALUE to reach, such as dp=0.02; may be repeated.")
+        list[str],
+        typer.Option(
+            help="METRIC=VALUE to reach, such as dp=0.02; may be repeated.",
+            callback=checked(lambda texts: check_limit(limits_of(texts))),
+        ),
     ],
     interactive: Interactive = False,
     as_json: AsJson = False,

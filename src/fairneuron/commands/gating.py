@@ -14,7 +14,7 @@ from fairneuron.errors import OptionError
 from fairneuron.gate import Held, annotation, compare_limits, is_junit, junit
 from fairneuron.io import require_free_file, write_file
 from fairneuron.limits import check_limit
-from fairneuron.options import limits_of
+from fairneuron.options import checked, limits_of
 from fairneuron.report.terminal import to_stderr, to_stdout
 
 GATE = {"rich_help_panel": "Gate"}
@@ -24,6 +24,7 @@ GateLimits = Annotated[
         "--limit",
         help="METRIC=VALUE that must hold, such as dp=0.05, or the exit code is 1; may be "
         "repeated.",
+        callback=checked(lambda texts: check_limit(limits_of(texts))),
         **GATE,
     ),
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,8 +16,9 @@ import typer
 
 from fairneuron.configuration import FILE
 from fairneuron.data.builtin import SOURCES
-from fairneuron.errors import FairNeuronWarning, OptionError, did_you_mean, require_known
+from fairneuron.errors import FairNeuronWarning, OptionError, require_known
 from fairneuron.io import require_free_file, write_file
+from fairneuron.limits import OUTCOMES
 from fairneuron.options import Delimiter
 from fairneuron.report.terminal import to_stderr, to_stdout
 from fairneuron.subject import ARRAY_FILES, DataChoice, Subject
@@ -33,7 +35,7 @@ def init(
     target: Annotated[str | None, typer.Option(help="The column with the label.")] = None,
     positive: Annotated[str | None, typer.Option(help="The label that counts as y = 1.")] = None,
     outcome: Annotated[
-        str | None, typer.Option(help="What y = 1 is to a person, favourable or harmful.")
+        str | None, typer.Option(help="What y = 1 is to a person: favourable or harmful.")
     ] = None,
     sensitive: Annotated[
         list[str] | None,
@@ -48,7 +50,7 @@ def init(
     What cannot be told from the table is asked on a terminal; elsewhere the options say it.
     """
     if outcome is not None:
-        require_known("option-outcome", "outcome", outcome, ("favourable", "harmful"))
+        require_known("option-outcome", "outcome", outcome, OUTCOMES)
     _require_table(table)
     require_free_file(out, overwrite=overwrite)
 
@@ -100,7 +102,8 @@ def _drafted(
     unclear: list[OptionError] = []
     labels = ("", "")
     with _collected(unclear):
-        target = target or _target(roles)
+        _require_label(target, roles, named)
+        target = target or _target(roles, named)
         labels = fit_labels(frame[target], positive) if positive else _labels(frame, target)
     with _collected(unclear):
         named = named or _sensitive([role for role in roles if role.name != target])
@@ -143,15 +146,36 @@ def _joined(unclear: Sequence[OptionError]) -> OptionError:
     return OptionError("option-init", f"{len(unclear)} things must be clear", problems=unclear)
 
 
-def _target(roles: Sequence[Role]) -> str:
+def _require_label(target: str | None, roles: Sequence[Role], named: Sequence[str]) -> None:
+    """Refuses a sensitive column as the label."""
+    if target is not None and target in _no_labels(roles, named):
+        by_name = "" if target in named else ", by its name a sensitive column"
+        raise OptionError(
+            "option-target",
+            "The label cannot be a sensitive column",
+            got=f"{target!r}{by_name or ' as --target and as --sensitive'}",
+            cure="Name the column that the model predicts. If it does predict this one, give "
+            f"--target {shlex.quote(target)} to the other commands themselves."
+            if by_name
+            else "Name the column that the model predicts as --target.",
+        )
+
+
+def _no_labels(roles: Sequence[Role], named: Sequence[str]) -> set[str]:
+    """The columns that are sensitive: those that were named, and those called like one."""
+    return {role.name for role in roles if role.sensitive} | set(named)
+
+
+def _target(roles: Sequence[Role], named: Sequence[str]) -> str:
     from fairneuron.data.roles import targets
 
-    found = targets(roles)
+    found = [role for role in targets(roles) if role.name not in named]
     if len(found) == 1:
         return found[0].name
     if found:
         question = "Which column is the label, which the model predicts?"
-        answer = _asked(question, _described(found), _one([role.name for role in roles]))
+        names, sensitive = [role.name for role in roles], _no_labels(roles, named)
+        answer = _asked(question, _described(found), _one(names, sensitive))
         if answer:
             return answer[0]
     raise OptionError(
@@ -233,16 +257,20 @@ def _asked(
         found = read([numbers.get(piece, piece) for piece in pieces])
         if not isinstance(found, str):
             return found
-        to_stderr(found)
+        to_stderr(f"{found} The number, or a name:")
     return []
 
 
-def _one(known: Sequence[str]) -> Callable[[list[str]], list[str] | str]:
-    """Reads one name; a name may have a comma."""
+def _one(
+    known: Sequence[str], sensitive: Collection[str] = ()
+) -> Callable[[list[str]], list[str] | str]:
+    """Reads one name, which is not sensitive; a name may have a comma."""
 
     def read(pieces: list[str]) -> list[str] | str:
         name = ", ".join(pieces)
-        return [name] if name in known else f"One of them, please. {did_you_mean(name, known)}"
+        if name in sensitive:
+            return f"The label cannot be a sensitive column, as {name!r} is."
+        return [name] if name in known else _nearest(name, known)
 
     return read
 
@@ -254,9 +282,17 @@ def _some(known: Sequence[str]) -> Callable[[list[str]], list[str] | str]:
         unknown = [piece for piece in pieces if piece not in known]
         if pieces and not unknown:
             return list(dict.fromkeys(pieces))
-        return f"Columns with groups, please. {did_you_mean(unknown[0] if unknown else '', known)}"
+        return _nearest(unknown[0], known) if unknown else "At least one, please."
 
     return read
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """That a name is none of those known, and which are like it."""
+    folded = {one.casefold(): one for one in known[:1000]}
+    close = difflib.get_close_matches(name.casefold()[:100], folded, n=3)
+    hint = f" Nearest: {', '.join(folded[one] for one in close)}." if close else ""
+    return f"{name!r} is none of them.{hint}"
 
 
 # The end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,6 +18,7 @@ from fairneuron.options import (
     Interactive,
     Limits,
     Overwrite,
+    checked,
     class_weight_of,
     limits_of,
     numbers_of,
@@ -27,22 +29,38 @@ from fairneuron.settings import make_settings
 from fairneuron.subject import Subject
 
 
+def _setting(recipe: str, name: str) -> Callable[[Any], Any]:
+    """A callback that refuses a value which is no setting of the recipe."""
+    return checked(lambda text: make_settings(recipe, {name: numbers_of(name, text)}))
+
+
+def _seconds(time_budget: float) -> None:
+    require_range("time_budget", time_budget, 0, math.inf, open_low=True, open_high=True)
+
+
 @with_subject
 def repair(
     subject: Subject,
-    out: Annotated[Path, typer.Option(help="Folder to write: weights, result.json, report.html.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder to write, new or empty: weights, result.json, report.html, …"),
+    ],
     limit: Limits = None,
     recipe: Annotated[
         str,
         typer.Option(
-            help="conflict (retrain the neurons that carry the gap) or paper (Algorithm 1)."
+            help="conflict (retrain the neurons that carry the gap) or paper (Algorithm 1 of the "
+            "FairNeuron paper).",
+            callback=checked(lambda name: make_settings(name, {})),
         ),
     ] = "conflict",
     neuron_share: Annotated[
         str | None,
         typer.Option(
-            help="conflict: the largest share of neurons to retrain; several with commas.",
+            help="conflict: the largest share of the hidden neurons to retrain, in (0, 1]; several "
+            "with commas.",
             show_default="0.3,1",
+            callback=_setting("conflict", "neuron_share"),
         ),
     ] = None,
     strengths: Annotated[
@@ -50,37 +68,64 @@ def repair(
         typer.Option(
             help="conflict: λ, the weight of the gap beside the loss; several with commas.",
             show_default="0.7, and 2.8 where that does not close the gap",
+            callback=_setting("conflict", "strengths"),
         ),
     ] = None,
     gamma: Annotated[
         str | None,
         typer.Option(
-            help="paper: slicing threshold; several with commas, as the next two.",
+            help="paper: slicing threshold, in (0, 1]: the share of a neuron's value that its "
+            "activation path explains; several with commas.",
             show_default="0.9",
+            callback=_setting("paper", "gamma"),
         ),
     ] = None,
     theta: Annotated[
-        str | None, typer.Option(help="paper: clustering threshold.", show_default="0.001")
+        str | None,
+        typer.Option(
+            help="paper: clustering threshold, in [0, 1]: a path is rare up to this share of the "
+            "largest count; several with commas.",
+            show_default="0.001",
+            callback=_setting("paper", "theta"),
+        ),
     ] = None,
     dropout: Annotated[
-        str | None, typer.Option(help="paper: dropout probability.", show_default="0.1")
+        str | None,
+        typer.Option(
+            help="paper: dropout probability of the samples with rare paths; several with commas.",
+            show_default="0.1",
+            callback=_setting("paper", "dropout"),
+        ),
     ] = None,
     drop_neurons: Annotated[
         str | None,
         typer.Option(
-            help="paper: which neurons are dropped, random or outside_path.",
+            help="paper: which neurons are dropped, random or outside_path (those that are not on "
+            "the sample's path).",
             show_default="random",
+            callback=checked(lambda text: make_settings("paper", {"drop": text})),
         ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs of each retraining.", show_default="5 or more; paper 50"),
+        typer.Option(
+            help="Epochs of each retraining.",
+            show_default="conflict: 5, more on small data; paper: 50",
+            callback=checked(lambda number: make_settings("conflict", {"epochs": number})),
+        ),
     ] = None,
     class_weight: Annotated[
-        str | None, typer.Option(help="balanced, or CLASS=WEIGHT such as 0=1,1=3.")
+        str | None,
+        typer.Option(
+            help="How much samples count by label: balanced, or CLASS=WEIGHT such as 0=1,1=3.",
+            callback=checked(class_weight_of),
+        ),
     ] = None,
     time_budget: Annotated[
-        float | None, typer.Option(help="Seconds after which no further candidate is trained.")
+        float | None,
+        typer.Option(
+            help="Seconds after which no further candidate is trained.", callback=checked(_seconds)
+        ),
     ] = None,
     interactive: Interactive = False,
     overwrite: Overwrite = False,
@@ -104,8 +149,6 @@ def repair(
     given |= {"drop": drop_neurons, "epochs": epochs}
     changes = {name: value for name, value in given.items() if value is not None}
     make_settings(recipe, changes)
-    if time_budget is not None:
-        require_range("time_budget", time_budget, 0, math.inf, open_low=True, open_high=True)
     training = {"class_weight": class_weight_of(class_weight), "time_budget": time_budget}
     require_free(out, overwrite=overwrite)
     table = table_of(subject)

@@ -10,7 +10,7 @@ import typer
 from fairneuron.commands.common import On, at_work, print_json, resumable
 from fairneuron.configured import configured
 from fairneuron.errors import require_known
-from fairneuron.options import AsJson, names_of
+from fairneuron.options import AsJson, checked, names_of
 from fairneuron.report.terminal import to_stdout
 from fairneuron.reproduce.paper import TITLES
 from fairneuron.reproduce.place import require_place
@@ -24,26 +24,38 @@ def reproduce(  # typer reads options from a function's parameters
     name: Annotated[
         str,
         typer.Argument(
-            help=f"One of {', '.join(TITLES)}; or {ALL}: all whose data come with the package."
+            help="; ".join(f"{name}: {title}" for name, title in TITLES.items())
+            + f"; or {ALL}: all whose data come with the package.",
+            callback=checked(
+                lambda name: require_known("option-reproduce", "experiment", name, (*TITLES, ALL))
+            ),
         ),
     ],
     out: Annotated[
         Path,
-        typer.Option(help="Folder for records, page and plots; an earlier one is gone on with."),
+        typer.Option(
+            help="Folder for records, page and plots; what an earlier run left there is not "
+            "computed again."
+        ),
     ],
-    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="How many splits.")] = 10,
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, max=10_000, help="How many times all is done, each with another seed."),
+    ] = 10,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Parts to run, with commas: census, credit, compas, compas-published; of table7 "
-            "mnist, cifar10.",
+            help="Which data, with commas: census, credit, compas, compas-published (the label and "
+            "the inputs of the published code); of table7 mnist, cifar10, which 'fairneuron data "
+            "get' downloads.",
             show_default="all of them",
         ),
     ] = None,
     sample: Annotated[
         str | None,
         typer.Option(
-            help="File with some images of CIFAR-10 (.npz), for table7 in the place of all of them."
+            help="table7: a file with some images of CIFAR-10 (.npz with x and y) in the place of "
+            "all of them, which need a GPU."
         ),
     ] = None,
     quick: Annotated[
@@ -60,13 +72,15 @@ def reproduce(  # typer reads options from a function's parameters
         ),
     ] = None,
     on: On = "process",
-    no_plots: Annotated[bool, typer.Option("--no-plots", help="Without matplotlib.")] = False,
+    no_plots: Annotated[
+        bool, typer.Option("--no-plots", help="Draw nothing; plots need matplotlib.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment of the FairNeuron paper again, with the paper's figures beside ours.
 
-    What is done stays in the folder as it comes; 'fairneuron resume', or the same command, goes on
-    after a stop.
+    It takes minutes to hours; --quick shows first whether it runs. What is done stays in the folder
+    as it comes; 'fairneuron resume', or the same command, goes on after a stop.
     """
     require_known("option-reproduce", "experiment", name, (*TITLES, ALL))
     check_place(on)

@@ -125,7 +125,7 @@ def _panel(ax: Axes, figures: Figures, aware: bool) -> None:
 
 
 def _zoom(axes: Sequence[Axes], figures: Figures) -> None:
-    """Shows where the reference is; what lies far off is named at the edge.
+    """Shows where the reference is; what lies far off is named below it.
 
     That is below the base model by more than ``REACH`` times what the reference loses at most, or
     at more than ``REACH`` times its largest gap.
@@ -156,8 +156,8 @@ def _zoom(axes: Sequence[Axes], figures: Figures) -> None:
             f"{printable(name)}: gap {g:.3f}, accuracy {a:.3f}" for name, (g, a) in far.items()
         ]
         if lines:
-            text = "\n".join(["further off", *lines])
-            ax.text(0.98, 0.02, text, transform=ax.transAxes, ha="right", va="bottom", size=7.5)
+            told = [ax.get_xlabel(), "further off:", *lines]  # below the plane: nothing crosses it
+            ax.set_xlabel("\n".join(told))
 
 
 def _points(figures: Figures) -> list[tuple[str, float, float]]:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fairneuron.audit import Audit, audit_scores, predict
+from fairneuron.audit import Audit, audit_scores
 from fairneuron.baselines.protocol import CONFIGURATIONS
 from fairneuron.compare.methods import CRITERIA, MakeMitigator, Named
 from fairneuron.compare.records import Record
@@ -30,7 +30,7 @@ from fairneuron.compare.setting import Setting, signed_gaps
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError, OptionError
 from fairneuron.loading import Parts
-from fairneuron.models import Predictor
+from fairneuron.models import Predictor, predict
 from fairneuron.repair import FairNeuron
 from fairneuron.settings import Schedule
 from fairneuron.training import train_classifier

@@ -102,8 +102,8 @@ def _census_full() -> pd.DataFrame:
     return pd.concat([_census(), test], ignore_index=True)
 
 
-def _compas() -> pd.DataFrame:
-    """ProPublica's filter, and the two groups that it compares."""
+def compas_table() -> pd.DataFrame:
+    """All columns of COMPAS after ProPublica's filter, of the two groups that it compares."""
     table = _read_csv("compas.csv.gz")
     kept = table[
         (table["days_b_screening_arrest"].abs() <= 30)
@@ -112,7 +112,11 @@ def _compas() -> pd.DataFrame:
         & table["score_text"].notna()
         & table["race"].isin(["African-American", "Caucasian"])
     ]
-    return kept[[*_COMPAS_INPUTS, "two_year_recid"]].reset_index(drop=True)
+    return kept.reset_index(drop=True)
+
+
+def _compas() -> pd.DataFrame:
+    return compas_table()[[*_COMPAS_INPUTS, "two_year_recid"]]
 
 
 def _credit() -> pd.DataFrame:

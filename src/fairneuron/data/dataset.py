@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import isclose
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from fairneuron.data.arrays import as_read
+from fairneuron.data import parts
+from fairneuron.data.arrays import (
+    as_read,
+    as_weights,
+    missing_in,
+    numbered,
+    require_labels,
+    require_shapes,
+    require_weights,
+)
+from fairneuron.data.scaling import Scaling
 from fairneuron.data.tables import UNKNOWN
-from fairneuron.errors import DataError, OptionError, require_range, warn
+from fairneuron.errors import DataError, warn
 
 if TYPE_CHECKING:
     from fairneuron.data.schema import Schema
@@ -23,66 +33,7 @@ Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-PARTS = ("training", "validation", "test")
 EVERYBODY = "everybody"  # the only group of data without sensitive columns
-_AT_ONCE = 1 << 22  # numbers that are taken to float64 at once
-
-
-@dataclass(frozen=True, eq=False)
-class Scaling:
-    """A fitted ``(x - mean) / scale`` per column or channel; float32.
-
-    Both have the shape ``(features,)``, of images ``(channels, 1, 1)``.
-    """
-
-    mean: torch.Tensor
-    scale: torch.Tensor
-
-    @classmethod
-    def fit(cls, x: torch.Tensor) -> Scaling:
-        """Standardises the columns of ``x (n, features)``, or the channels of ``(n, channels, …)``.
-
-        Those of zeros and ones stay.
-        """
-        if x.ndim == 2:
-            wide = x.double()
-            mean, scale = wide.mean(0), wide.std(0, correction=0)
-            flag = ((x == 0) | (x == 1)).all(0)  # one-hot columns
-        else:
-            mean, scale, flag = _of_channels(x)
-        constant = scale == 0
-        mean = torch.where(flag, 0.0, mean)
-        scale = torch.where(flag | constant, 1.0, scale)
-        return cls(mean.float(), scale.float())
-
-    def after(self, first: Scaling) -> Scaling:
-        """The scaling that does what ``first`` and then this one do."""
-        return Scaling(first.mean + first.scale * self.mean, first.scale * self.scale)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Scales ``x (n, features)`` or ``(n, channels, …)``."""
-        return (x - self.mean).div_(self.scale)
-
-    def in_place(self, x: torch.Tensor) -> torch.Tensor:
-        """The same to the bit, in the memory of ``x``."""
-        return x.sub_(self.mean).div_(self.scale)
-
-
-def _of_channels(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean, deviation and whether all are 0 or 1, ``(channels, 1, …)``; a few rows at a time."""
-    inner = [d for d in range(x.ndim) if d != 1]
-    shape = (x.shape[1], *(1 for _ in inner[1:]))
-    parts = x.split(max(_AT_ONCE // x[0].numel(), 1))
-    count = x.numel() // x.shape[1]
-
-    def total(of: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        sums = (of(part.double()).sum(inner).reshape(shape) for part in parts)
-        return sum(sums, torch.zeros(shape, dtype=torch.float64))
-
-    mean = total(lambda part: part) / count
-    scale = (total(lambda part: (part - mean).square_()) / count).sqrt()
-    flag = total(lambda part: (part != 0) & (part != 1)) == 0
-    return mean, scale, flag
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,14 +160,13 @@ class Dataset:
             DataError: For different lengths, non-finite numbers, labels that are not 0, 1, …, or
                 weights that are negative or all 0.
         """
-        tensor, labels = _numbers(x), np.asarray(y)
-        given = np.zeros(labels.shape) if sensitive is None else sensitive
+        tensor, labels = _inputs(x), np.asarray(y)
+        require_shapes(tensor, labels, None if sensitive is None else np.asarray(sensitive))
+        require_labels(labels, class_names)
+        given = np.zeros((len(labels), 0)) if sensitive is None else sensitive
         table = np.asarray(given)
         table = table[:, None] if table.ndim == 1 else table
-        _check_arrays(tensor, labels, table, class_names)
-        missing = _missing(given).reshape(table.shape)
-        if sensitive is None:
-            table, missing = table[:, :0], missing[:, :0]
+        missing = missing_in(given).reshape(table.shape)
         named = (
             len(sensitive_names or range(table.shape[1])),
             len(feature_names or range(tensor.shape[1])),
@@ -249,7 +199,7 @@ class Dataset:
             feature_names=tuple(feature_names or [f"x{i}" for i in range(tensor.shape[1])]),
             name=name,
             positive=positive,
-            weight=None if sample_weight is None else _weights(sample_weight),
+            weight=None if sample_weight is None else as_weights(sample_weight),
             class_names=tuple(class_names),
         )
 
@@ -263,7 +213,7 @@ class Dataset:
                 cure="Fill or drop it.",
             )
         if self.weight is not None:
-            _check_weights(self.weight, len(self))
+            require_weights(self.weight, len(self))
 
     def __len__(self) -> int:
         return len(self.y)
@@ -290,12 +240,16 @@ class Dataset:
         return np.ravel_multi_index(tuple(self.sensitive.T), tuple(sizes)).astype(np.int64)
 
     @cached_property
+    def group_levels(self) -> tuple[tuple[str, ...], ...]:
+        """The values of the sensitive columns in each group, also in those without a row."""
+        return tuple(product(*self.sensitive_levels))
+
+    @cached_property
     def group_names(self) -> tuple[str, ...]:
         """Names of all intersections, also of those without a row."""
-        names = [""]
-        for levels in self.sensitive_levels:
-            names = [f"{name} & {level}" if name else level for name in names for level in levels]
-        return tuple(names) if self.sensitive_names else (EVERYBODY,)
+        if not self.sensitive_names:
+            return (EVERYBODY,)
+        return tuple(" & ".join(levels) for levels in self.group_levels)
 
     @property
     def group_counts(self) -> Ints:
@@ -305,10 +259,7 @@ class Dataset:
     @cached_property
     def compared(self) -> Mask:
         """Whether each group is compared, ``(groups,)``: all but those with an unknown level."""
-        known = np.ones(1, dtype=bool)
-        for levels in self.sensitive_levels:
-            known = np.logical_and.outer(known, np.array(levels) != UNKNOWN).ravel()
-        return known
+        return np.array([UNKNOWN not in levels for levels in self.group_levels])
 
     def require_groups(self) -> None:
         """Raises a ``DataError`` where there is no sensitive column."""
@@ -408,21 +359,7 @@ class Dataset:
             OptionError: For fractions that do not sum to 1.
             DataError: If a part would miss a class that the data has; a missing group is a warning.
         """
-        if min(fractions) <= 0 or not isclose(sum(fractions), 1):
-            raise OptionError(
-                "option-fractions",
-                "The three fractions must be positive and sum to 1",
-                got=str(fractions),
-                cure="For example (0.7, 0.1, 0.2).",
-            )
-        require_range("seed", seed, 0, 2**63 - 1)
-        order = self._by_cell(seed)
-        in_test = _every(len(order), fractions[2])
-        rest = order[~in_test]
-        in_valid = _every(len(rest), fractions[1] / (fractions[0] + fractions[1]))
-        part = np.zeros(len(self), dtype=np.int64)
-        part[rest[in_valid]], part[order[in_test]] = 1, 2
-        return self._parts(part, scale=scale)
+        return self._parts(parts.drawn(self._cell, fractions, seed), scale=scale)
 
     def split_by(
         self, part: Ints | None = None, *, scale: bool = True, seed: int = 0
@@ -449,20 +386,7 @@ class Dataset:
                 )
             own = (self.part == 1).any()
             part = self.part if own else self.with_validation(self.part, seed=seed)
-        for k, (column, levels) in enumerate(
-            zip(self.sensitive_names, self.sensitive_levels, strict=True)
-        ):
-            for code, title in enumerate(PARTS):
-                found = set(self.sensitive[part == code, k].tolist())
-                lost = sorted(set(self.sensitive[:, k].tolist()) - found)
-                lost = [i for i in lost if levels[i] != UNKNOWN]
-                if lost and found:
-                    raise DataError(
-                        "data-group-absent",
-                        "Each part of a split needs people of every group",
-                        got=f"nobody of {column} = {levels[lost[0]]!r} in the {title} part",
-                        cure="Give one table and let us split it by label and group.",
-                    )
+        parts.require_levels(self, part)
         return self._parts(part, scale=scale)
 
     def with_validation(self, part: Ints, *, seed: int = 0, fraction: float = 1 / 8) -> Ints:
@@ -473,44 +397,25 @@ class Dataset:
             seed: Another seed, other rows.
             fraction: In [0, 1).
         """
-        order = self._by_cell(seed)
-        order = order[part[order] == 0]
-        changed = part.copy()
-        changed[order[_every(len(order), fraction)]] = 1
-        return changed
+        return parts.with_validation(part, self._cell, fraction, seed)
 
-    def _by_cell(self, seed: int) -> Ints:
-        """All rows in random order, sorted by label and group."""
-        order = np.random.default_rng(seed).permutation(len(self))
-        cell = self.y * len(self.group_names) + self.group
-        return order[np.argsort(cell[order], kind="stable")]
+    @property
+    def _cell(self) -> Ints:
+        """``(n,)`` a number for each label and group, by which splits are stratified."""
+        return self.y * len(self.group_names) + self.group
 
     def _parts(self, part: Ints, *, scale: bool) -> tuple[Dataset, Dataset, Dataset]:
-        parts = [self.subset(np.flatnonzero(part == code)) for code in range(3)]
-        for subset, title in zip(parts, PARTS, strict=True):
-            self._check_part(subset, title)
+        train, valid, test = (self.subset(np.flatnonzero(part == code)) for code in range(3))
+        for subset, title in zip((train, valid, test), parts.PARTS, strict=True):
+            parts.check_part(self, subset, title)
         if not scale:
-            return parts[0], parts[1], parts[2]
-        scaling = Scaling.fit(parts[0].x)
+            return train, valid, test
+        scaling = Scaling.fit(train.x)
         whole = scaling if self.scaling is None else scaling.after(self.scaling)
-        train, valid, test = (replace(p, x=scaling.in_place(p.x), scaling=whole) for p in parts)
+        train, valid, test = (
+            replace(p, x=scaling.in_place(p.x), scaling=whole) for p in (train, valid, test)
+        )
         return train, valid, test
-
-    def _check_part(self, part: Dataset, title: str) -> None:
-        if not len(part) or len(np.unique(part.y)) < len(np.unique(self.y)):
-            raise DataError(
-                "data-too-few",
-                "Each part of a split needs samples of every class",
-                got=f"{len(part)} {title} rows",
-                cure="Give more data.",
-            )
-        lost = np.flatnonzero((self.group_counts > 0) & (part.group_counts == 0) & self.compared)
-        if len(lost):
-            warn(
-                "data-group-absent",
-                f"The {title} part has nobody of {[self.group_names[g] for g in lost]}; "
-                "its rates are undefined there",
-            )
 
     def describe(self) -> dict[str, Any]:
         """Sizes and rates, for printing; no row of the data."""
@@ -533,83 +438,7 @@ class Dataset:
         }
 
 
-def _check_arrays(
-    tensor: torch.Tensor,
-    labels: npt.NDArray[Any],
-    table: npt.NDArray[Any],
-    class_names: Sequence[str],
-) -> None:
-    if not len(tensor) == len(labels) == len(table):
-        raise DataError(
-            "data-lengths",
-            "x, y and sensitive must have as many rows as each other",
-            got=f"{len(tensor)}, {len(labels)} and {len(table)}",
-            cure="Check how they were cut.",
-        )
-    empty = 0 in (*tensor.shape[2:], *table.shape[1:])
-    if tensor.ndim < 2 or labels.ndim != 1 or table.ndim != 2 or empty:
-        raise DataError(
-            "data-shape",
-            "x must be (n, features) or (n, channels, …), y (n,) and sensitive (n,) or (n, k)",
-            got=f"{tuple(tensor.shape)}, {labels.shape} and {table.shape}",
-            cure="Reshape them.",
-        )
-    whole = labels.dtype.kind in "biuf" and bool(np.isin(labels, range(1 << 16)).all())
-    if not whole:
-        raise DataError(
-            "data-labels",
-            "y must hold the integers 0, 1, …",
-            got=str(np.unique(labels)[:5].tolist()),
-            cure="Encode the labels; 1 is the class whose rates are compared.",
-        )
-    if class_names and labels.max(initial=0) >= len(class_names):
-        raise DataError(
-            "data-labels",
-            "Every label needs a name, if they have names",
-            got=f"{len(class_names)} names, and labels up to {labels.max()}",
-            cure="Name them all.",
-        )
-
-
-def _missing(sensitive: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Which values are None, NaN or pandas.NA; their texts, such as "nan", are not."""
-    import pandas as pd
-
-    return np.asarray(pd.isna(np.asarray(sensitive, dtype=object)))
-
-
-def _weights(values: npt.ArrayLike) -> Floats:
-    """Float64; refused unless some of them count."""
-    try:
-        if np.iscomplexobj(values):
-            raise TypeError
-        weights = np.array(values, dtype=np.float64)  # a copy of our own
-    except (TypeError, ValueError):
-        raise _weight_error("something else than numbers") from None
-    if weights.size and not weights.any():
-        raise _weight_error("zeros alone")
-    return weights
-
-
-def _check_weights(weights: Floats, n: int) -> None:
-    if np.shape(weights) != (n,):
-        raise _weight_error(f"{np.shape(weights)} for {n} rows")
-    bad = ~(np.isfinite(weights) & (weights >= 0))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise _weight_error(f"{weights[row]:g} in row {row}")
-
-
-def _weight_error(got: str) -> DataError:
-    return DataError(
-        "data-weights",
-        "There must be a finite weight for each row, at least 0 and not all 0",
-        got=got,
-        cure="Correct the weights, or drop the rows that shall not count.",
-    )
-
-
-def _numbers(x: npt.ArrayLike | torch.Tensor) -> torch.Tensor:
+def _inputs(x: npt.ArrayLike | torch.Tensor) -> torch.Tensor:
     """Float32, on the CPU; bytes of images as value / 255."""
     array = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
     if array.dtype.kind not in "biuf":
@@ -618,14 +447,3 @@ def _numbers(x: npt.ArrayLike | torch.Tensor) -> torch.Tensor:
         )
     with np.errstate(over="ignore"):  # infinity is refused with its row and column
         return torch.from_numpy(as_read(array))
-
-
-def _every(n: int, fraction: float) -> Mask:
-    """Marks a fraction of n positions, as evenly spaced as can be."""
-    steps = np.floor(np.arange(n + 1) * fraction + 0.5)
-    return np.diff(steps) > 0
-
-
-def numbered(name: str, n: int) -> list[str]:
-    """The name, or n of it with numbers."""
-    return [name] if n == 1 else [f"{name}{i + 1}" for i in range(n)]

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from fairneuron.data.arrays import COLOURS, dataset_of_arrays, part_of_words, read_npz
-from fairneuron.data.columns import MOST_GROUPS, require_columns, require_few_groups
+from fairneuron.data.arrays import COLOURS
+from fairneuron.data.columns import require_columns
+from fairneuron.data.groups import require_groups
 from fairneuron.data.imagefile import ENDINGS, Pixels, read_image
+from fairneuron.data.named_arrays import dataset_of_arrays
+from fairneuron.data.npz import read_npz
+from fairneuron.data.parts import part_of_words
 from fairneuron.data.tables import read_table
 from fairneuron.errors import DataError, OptionError, Problems, did_you_mean, printable, warn
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from fairneuron.data.dataset import Dataset, Ints
 
 TABLE = "labels.csv"
@@ -82,7 +85,8 @@ def read_images(
         return dataset_of_arrays(read_npz(path), sensitive=chosen, positive=positive, name=title)
     listed = _listed(path, chosen)
     y, classes = _classes(listed.labels, positive)
-    _require_groups(listed.groups)
+    known = {name: pd.Series(values).dropna() for name, values in listed.groups.items()}
+    require_groups({f"Column {name!r}": column.unique() for name, column in known.items()})
     from fairneuron.data.dataset import Dataset
 
     x = _pixels(path, listed.files, wanted)
@@ -283,30 +287,6 @@ def _classes(labels: Sequence[str], positive: str | None) -> tuple[Ints, list[st
         names = [*(name for name in names if name != positive), positive]
     places = {name: k for k, name in enumerate(names)}
     return np.array([places[label] for label in labels], dtype=np.int64), names
-
-
-def _require_groups(groups: dict[str, list[Any]]) -> None:
-    """Each sensitive column has two groups or more, and no endless number of them."""
-    import pandas as pd
-
-    columns = {name: pd.Series(values).dropna() for name, values in groups.items()}
-    for name, column in columns.items():
-        found = column.unique()
-        if len(found) < 2:
-            raise DataError(
-                "data-single-group",
-                f"Column {name!r} must have two groups or more",
-                got=f"only {[str(value) for value in found]}",
-                cure="Choose another column.",
-            )
-        if column.dtype.kind in "iuf" and len(found) > MOST_GROUPS:
-            raise DataError(
-                "data-sensitive-continuous",
-                f"Column {name!r} must have at most {MOST_GROUPS} groups",
-                got=f"{len(found)} numbers",
-                cure="Bin it.",
-            )
-    require_few_groups(column.nunique() for column in columns.values())
 
 
 def _pixels(folder: Path, files: Sequence[str], size: tuple[int, int] | None) -> Pixels:

@@ -124,7 +124,8 @@ def load_images(name: str, path: str | Path | None = None) -> Dataset:
     """
     import numpy as np
 
-    from fairneuron.data.arrays import channels_first, dataset_of_arrays
+    from fairneuron.data.arrays import channels_first
+    from fairneuron.data.named_arrays import dataset_of_arrays
 
     known = IMAGE_SETS[name]
     arrays = known.read(Path(path)) if path is not None else _found(name)
@@ -160,7 +161,7 @@ def _found(name: str) -> Arrays:
 
 
 def _read_npz(path: Path) -> Arrays:
-    from fairneuron.data.arrays import read_npz  # which imports pandas
+    from fairneuron.data.npz import read_npz  # which imports pandas
 
     return read_npz(path)
 

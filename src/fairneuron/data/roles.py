@@ -13,8 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from fairneuron.data.arrays import part_of_words
-from fairneuron.data.columns import FEW, as_text, describe_columns, fit_groups, require_no_copy
+from fairneuron.data.columns import FEW, as_text, require_no_copy
+from fairneuron.data.groups import fit_groups
+from fairneuron.data.inputs import describe_columns
+from fairneuron.data.parts import part_of_words
 from fairneuron.errors import DataError, FairNeuronWarning
 
 SENSITIVE = frozenset(

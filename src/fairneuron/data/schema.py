@@ -18,15 +18,12 @@ from fairneuron.data.columns import (
     Column,
     as_text,
     codes_of,
-    encode_input,
-    fit_groups,
-    fit_input,
     fit_labels,
-    numbers_of,
     require_columns,
-    require_few_groups,
     require_no_copy,
 )
+from fairneuron.data.groups import fit_groups, require_few_groups
+from fairneuron.data.inputs import encode_input, fit_input, numbers_of
 from fairneuron.errors import DataError, Problems, require_known
 
 if TYPE_CHECKING:

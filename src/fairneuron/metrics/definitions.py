@@ -261,6 +261,11 @@ def ratio(a: Counts, b: Counts) -> Floats:
     )
 
 
+def value_or_none(value: Any) -> float | None:
+    """A figure as a plain number; None for NaN and infinity, which mean undefined."""
+    return float(value) if np.isfinite(value) else None
+
+
 def _defined(rates: Floats) -> npt.NDArray[np.bool_]:
     """Whether two groups or more have a rate."""
     return np.isfinite(rates).sum(-1) >= 2

@@ -12,6 +12,7 @@ from fairneuron.report.parts import (
     MEANS,
     RATES,
     READING,
+    REFERENCE,
     SAYS_RATE,
     Values,
     all_of,
@@ -22,8 +23,11 @@ from fairneuron.report.parts import (
     floor_of,
     gap_figures,
     limit_text,
+    number,
     origin,
     rate_figure,
+    reference_accuracy,
+    sentence_case,
     sizes,
     title_of,
     with_interval,
@@ -53,7 +57,11 @@ def audit_page(audited: Values) -> bytes:
                     ("y = 1", f"{data['positive_means']}."),
                     ("Data", f"{data['name']}, {_part(data['part'])}, n = {audited['n']:,}."),
                     ("Groups", sizes(audited["groups"]) if audited["sensitive"] else "none given"),
-                    ("Accuracy", f"{with_interval(audited, 'accuracy')}."),
+                    (
+                        "Accuracy",
+                        f"{with_interval(audited, 'accuracy')}; {REFERENCE}: "
+                        f"{number(reference_accuracy(audited))}.",
+                    ),
                     *(("Limit", f"{one['reason']}.") for one in audited["limits"] if one["reason"]),
                 ]
             ),
@@ -119,6 +127,7 @@ def metric_table(audited: Values) -> Html:
     """The metrics of an audit with intervals and noise floors."""
     names = [name for name in METRICS if name in audited["metrics"]]
     rows = [(title_of(n), with_interval(audited, n), floor_of(audited, n)) for n in names]
+    rows.insert(1, (sentence_case(REFERENCE), number(reference_accuracy(audited)), ""))
     return table(f"Metrics, n = {audited['n']:,}", ("metric", "value", "noise floor"), rows)
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from fairneuron.markup import Html, el, signed, table
 from fairneuron.metrics.definitions import METRICS
-from fairneuron.report.markdown import SHOWN
+from fairneuron.report.markdown import shown_metrics
 from fairneuron.report.page import bullets, note
 from fairneuron.report.parts import (
     RATES,
     READING,
+    REFERENCE,
     SAYS_RATE,
     Values,
     base_of,
@@ -21,12 +22,14 @@ from fairneuron.report.parts import (
     floor_of,
     gap_figures,
     limit_text,
+    loss_text,
     number,
     rate_figure,
+    reference_accuracy,
     title_of,
     with_interval,
 )
-from fairneuron.verdict import EQUALISED
+from fairneuron.verdict import EQUALISED, one_sided_title
 
 
 def before_and_after(result: Values) -> Iterator[Html]:
@@ -40,8 +43,10 @@ def before_and_after(result: Values) -> Iterator[Html]:
             floor_of(before, name),
             limit_text(limit, name),
         )
-        for name in (*SHOWN, *(n for n in limit if n not in SHOWN))
+        for name in shown_metrics(result)
     ]
+    reference = number(reference_accuracy(before))
+    rows.insert(1, (REFERENCE, reference, reference, "", ""))  # beside accuracy
     head = ("metric", "before", "after", "noise floor", "limit")
     yield table(f"Metrics on test data, n = {before['n']:,}", head, rows)
     yield note(READING)
@@ -111,26 +116,23 @@ def what_else_changed(result: Values) -> Iterator[Html]:
         for title, c in worse
     ] or ["No metric without a limit got reliably worse."]
     changes = _changes_by(result)
-    for key, says in (
-        ("levelled_down", "Levelled down: the {} fell, and reliably rose in no group; fell in {}."),
-        ("only_raised", "Only raised: the {} rose, and reliably fell in no group; rose in {}."),
-    ):
-        down = key == "levelled_down"
-        for rate in test[key]:
-            moved = [
+    for down, (moved, against) in ((True, ("fell", "rose")), (False, ("rose", "fell"))):
+        rates = one_sided(result, down=down)
+        title = one_sided_title(down=down, positive_outcome=result["data"].get("outcome"))
+        for rate in rates:
+            groups = [
                 f"{c['group']} ({number(c['before'])} to {number(c['after'])})"
                 for (_, of), c in changes.items()
                 if of == rate
                 and c["interval"]
                 and (c["interval"][1] < 0 if down else c["interval"][0] > 0)
             ]
-            told.append(says.format(RATES[rate], ", ".join(moved)))
-        if not test[key]:
             told.append(
-                "No levelling down: no gap shrank by falls alone."
-                if down
-                else "No gap shrank by rises alone."
+                f"{title}: the {RATES[rate]} {moved}, and reliably {against} in no group; {moved} "
+                f"in {', '.join(groups)}."
             )
+        if not rates:
+            told.append(f"No gap shrank by {'falls' if down else 'rises'} alone.")
     lost = [f"{g} ({_changed(changes[g, 'accuracy'])})" for g in test["lost_accuracy"]]
     told.append(
         f"Accuracy reliably fell in {', '.join(lost)}."
@@ -138,7 +140,13 @@ def what_else_changed(result: Values) -> Iterator[Html]:
         else "Accuracy reliably fell in no group."
     )
     yield bullets(told)
-    yield note("Whether a rise or a fall is a loss to a group depends on what y = 1 means.")
+    yield note(loss_text(result["data"].get("outcome")))
+
+
+def one_sided(result: Values, *, down: bool) -> list[str]:
+    """The rates whose gap on test data shrank by falls alone, or by rises alone."""
+    rates: list[str] = result["verdicts"]["test"]["levelled_down" if down else "only_raised"]
+    return rates
 
 
 def _counted(part: int, whole: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report.governance import audit_card, impact_of, repair_card
-from fairneuron.report.parts import RATES, base_of, bounds_of, caveats
+from fairneuron.report.parts import RATES, base_of, bounds_of, caveats, reference_accuracy
 
 Values = dict[str, Any]
 VERSION = 1
@@ -97,6 +97,7 @@ def _measured(audits: Mapping[str, Values], data: Values) -> Values:
     ]
     return {
         "data": {"outcome": None, **data},
+        "most_frequent_class_accuracy": reference_accuracy(next(iter(audits.values()))),
         "figures": [figure for model, one in each for figure in _figures(model, one)],
         "rates": [rate for model, one in each for rate in _rates(model, one)],
         "impact": impact_of(audits, data),

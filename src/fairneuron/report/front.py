@@ -145,7 +145,7 @@ def _lines(result: Values, proofs: Mapping[str, Any], name: str) -> Iterator[Lin
             yield Line(floor, "floor", "noise floor, validation data")
     floor = result["before"]["noise_floor"].get(name)
     if floor is not None:
-        yield Line(floor, "floor", "noise floor, test data", _TEST)
+        yield Line(floor, f"floor {_SERIES[_TEST][1].colour}", "noise floor, test data", _TEST)
 
 
 def _named(trial: Values) -> str:

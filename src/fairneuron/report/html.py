@@ -8,21 +8,25 @@ from fairneuron.markup import Html, el, signed
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report.candidates import candidates, choice
 from fairneuron.report.carriers import carriers
-from fairneuron.report.changes import before_and_after, what_else_changed
+from fairneuron.report.changes import before_and_after, one_sided, what_else_changed
 from fairneuron.report.governance import card_section, impact_section, repair_card
-from fairneuron.report.markdown import command_of
+from fairneuron.report.markdown import command_of, which_counts
 from fairneuron.report.page import bullets, document, facts, paragraph, section, verbatim
 from fairneuron.report.parts import (
     MEANS,
     RATES,
+    REFERENCE,
     Values,
     all_of,
     caveats,
     number,
     origin,
+    reference_accuracy,
+    reference_text,
     sizes,
     title_of,
 )
+from fairneuron.verdict import is_loss, one_sided_title
 
 _HEADLINES = {
     "improved": "The gap became reliably smaller and is within the limit",
@@ -39,7 +43,7 @@ _SEVERAL = _HEADLINES | {
 def repair_page(result: Values) -> bytes:
     """The page of a repair; ``result`` is what ``Run.to_dict`` gives."""
     outcome = result["verdicts"]["test"]["outcome"]
-    cost = ", at a price" if outcome == "improved" and price(result) else ""
+    cost = ", at a price" if outcome == "improved" and _costs(result) else ""
     return document(
         f"Repair of a model on {result['data']['name']}: {outcome}{cost}",
         [
@@ -76,20 +80,32 @@ def lead(result: Values) -> str:
 
 
 def price(result: Values) -> str:
-    """What got reliably worse, in a sentence or two; empty if nothing did."""
+    """What got reliably worse or may be a loss, and whether accuracy is that of a constant."""
     test = result["verdicts"]["test"]
     worse = [
         f"{METRICS[name].title} ({number(c['before'])} to {number(c['after'])})"
         for name in test["worse"]
         for c in [test["changes"][name]]
     ]
-    rates = " and ".join(RATES[rate] for rate in test["levelled_down"])
     told = [f"Reliably worse: {', '.join(worse)}."] if worse else []
-    if rates:
-        told.append(f"Levelled down: {rates} fell, and reliably rose in no group.")
-        if result["data"].get("outcome") == "harmful":
-            told.append("Since y = 1 is the harmful outcome, that is no loss to those people.")
+    means = result["data"].get("outcome")
+    for down, (moved, against) in ((True, ("fell", "rose")), (False, ("rose", "fell"))):
+        rates = " and ".join(RATES[rate] for rate in one_sided(result, down=down))
+        if rates and is_loss(down=down, positive_outcome=means) is not False:
+            title = one_sided_title(down=down, positive_outcome=means)
+            told.append(f"{title}: {rates} {moved}, and reliably {against} in no group.")
+    told += filter(None, [reference_text(result["after"])])
     return " ".join(told)
+
+
+def _costs(result: Values) -> bool:
+    """Whether something surely got worse for people."""
+    means = result["data"].get("outcome")
+    lost = (
+        one_sided(result, down=down) and is_loss(down=down, positive_outcome=means)
+        for down in (True, False)
+    )
+    return bool(result["verdicts"]["test"]["worse"]) or any(lost)
 
 
 def _went(name: str, change: Values) -> str:
@@ -118,8 +134,14 @@ def _glance(result: Values) -> Iterator[tuple[str, object]]:
     yield "y = 1", f"{data['positive_means']}."
     yield "Groups", sizes(result["before"]["groups"])
     accuracy = test["changes"]["accuracy"]
-    yield "Accuracy", f"{number(accuracy['before'])} before, {number(accuracy['after'])} after."
+    yield (
+        "Accuracy",
+        f"{number(accuracy['before'])} before, {number(accuracy['after'])} after; "
+        f"{REFERENCE}: {number(reference_accuracy(result['before']))}.",
+    )
     yield "In full", test["sentence"]
+    if which_counts(result):
+        yield "Validation data", which_counts(result)
     yield "Choice", choice(result)
 
 

@@ -22,6 +22,7 @@ from fairneuron.report.governance import (
     repair_card,
     selected_text,
 )
+from fairneuron.report.parts import REFERENCE, loss_text, reference_accuracy, reference_text
 
 SHOWN = (
     "accuracy",
@@ -35,7 +36,7 @@ SHOWN = (
     "abcc",
 )
 
-
+"""The metrics of every report; ``shown_metrics`` has more."""
 CHANGE_COLUMNS = ("change in", "selection rate", "TPR", "FPR", "accuracy")
 
 
@@ -54,7 +55,7 @@ def report(result: dict[str, Any]) -> str:
         f"y = 1: {_escape(result['data']['positive_means'])}.",
         _groups(result),
         "Change of each rate, after minus before, with its 95 % interval; \\* where the interval "
-        "leaves out zero. Whether a fall is a loss depends on what y = 1 means.",
+        f"leaves out zero. {loss_text(result['data'].get('outcome'))}",
         _table(CHANGE_COLUMNS, change_rows(result)),
         *_columns(result["data"]),
         "## What carries the disparity",
@@ -76,15 +77,24 @@ def report(result: dict[str, Any]) -> str:
 def metric_rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Name of the metric, before, after and noise floor, as texts."""
     before, after = result["before"], result["after"]
-    return [
+    rows = [
         (
             name,
             _with_interval(before, name),
             _with_interval(after, name),
             _number(before["noise_floor"].get(name)) if name in before["noise_floor"] else "",
         )
-        for name in SHOWN
+        for name in shown_metrics(result)
     ]
+    reference = _number(reference_accuracy(before))
+    rows.insert(1, (REFERENCE, reference, reference, ""))  # beside accuracy
+    return rows
+
+
+def shown_metrics(result: dict[str, Any]) -> list[str]:
+    """The metrics that have a row: those of every report, and what a limit or a verdict names."""
+    worse = [name for verdict in result["verdicts"].values() for name in verdict["worse"]]
+    return list(dict.fromkeys((*SHOWN, *result["configuration"]["limit"], *worse)))
 
 
 def change_rows(result: dict[str, Any], *, brackets: bool = True) -> list[tuple[str, ...]]:
@@ -97,8 +107,23 @@ def change_rows(result: dict[str, Any], *, brackets: bool = True) -> list[tuple[
 
 def before_and_after(result: dict[str, Any]) -> str:
     """The table of ``metric_rows``, with the names in full."""
-    rows = [(METRICS[name].title, *rest) for name, *rest in metric_rows(result)]
+    rows = [
+        (METRICS[name].title if name in METRICS else name, *rest)
+        for name, *rest in metric_rows(result)
+    ]
     return _table(("metric", "before", "after", "noise floor"), rows)
+
+
+def which_counts(result: dict[str, Any]) -> str:
+    """What the two verdicts are for, where they differ; empty where they agree."""
+    validation, test = (result["verdicts"][on]["outcome"] for on in ("validation", "test"))
+    if validation == test:
+        return ""
+    return (
+        f"The verdicts differ ({validation} on validation data, {test} on test data): validation "
+        "data served to choose the model, test data played no part in that and prove what it is "
+        "worth, so the verdict on test data counts."
+    )
 
 
 def original_kept(result: dict[str, Any]) -> str:
@@ -118,7 +143,8 @@ def original_kept(result: dict[str, Any]) -> str:
 
 def _choice(result: dict[str, Any]) -> str:
     trial = result["trials"][result["chosen"]]
-    validation = _escape(result["verdicts"]["validation"]["sentence"])
+    sentences = (result["verdicts"]["validation"]["sentence"], which_counts(result))
+    validation = _escape(" ".join(filter(None, sentences)))
     if trial["number"] == 0:
         return f"{original_kept(result)} {validation}"
     settings = ", ".join(f"{name} {value:g}" for name, value in trial["settings"].items())
@@ -289,6 +315,7 @@ def _caveats(result: dict[str, Any]) -> list[str]:
         "Definitions of fairness conflict: "
         "shrinking one gap can widen another, and the table above shows several."
     ]
+    notes += filter(None, [reference_text(result["after"])])
     if small:
         notes.append(
             f"Groups of fewer than 100 test samples: {', '.join(map(_escape, small))}. "

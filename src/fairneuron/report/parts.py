@@ -48,6 +48,39 @@ READING = (
 )
 
 
+REFERENCE = "accuracy of always predicting the most frequent class"
+
+
+def reference_accuracy(audited: Values) -> float:
+    """The ``REFERENCE`` on the people of an audit: what a model without inputs can come to."""
+    if "classes" in audited:
+        counts = [one["n"] for one in audited["classes"]]
+    else:
+        positive = sum(group["positive"] for group in audited["groups"])
+        counts = [positive, audited["n"] - positive]
+    return float(max(counts) / audited["n"])
+
+
+def reference_text(audited: Values) -> str:
+    """That a model is no better than a constant answer, in a sentence; empty if it is better."""
+    accuracy, reference = audited["metrics"]["accuracy"], reference_accuracy(audited)
+    if accuracy is None or accuracy > reference:
+        return ""
+    return (
+        f"By its accuracy ({number(accuracy)}) the model is no better than always predicting the "
+        f"most frequent class ({number(reference)})."
+    )
+
+
+def loss_text(outcome: str | None) -> str:
+    """When a changed rate is a loss to people, by what ``y = 1`` is to them."""
+    if outcome is None:
+        return "Whether a rise or a fall is a loss to a group depends on what y = 1 means."
+    worse = "falls" if outcome == "favourable" else "rises"
+    accuracy = "" if worse == "falls" else "; of accuracy, falls are"
+    return f"Since y = 1 is the {outcome} outcome, {worse} are losses to a group{accuracy}."
+
+
 def sizes(groups: Sequence[Values]) -> str:
     """The groups with their sizes; of more than 12 the number."""
     named = [f"{g['group']} (n = {g['n']:,})" for g in groups[:12]]
@@ -150,7 +183,7 @@ def caveats(audited: Sequence[Values]) -> list[str]:
     small = [f"{g['group']} ({g['n']})" for g in compared if g["n"] < _SMALL]
     aside = [g["group"] for g in groups if g["n"] and not g["compared"]]
     empty = [g["group"] for g in groups if not g["n"]]
-    notes = [_conflict(compared)]
+    notes = [*filter(None, [reference_text(audited[-1])]), _conflict(compared)]
     if small:
         notes.append(
             f"Groups of fewer than {_SMALL} samples: {_listed(small)}. Their rates are uncertain."
@@ -211,8 +244,12 @@ def origin(result: Values) -> Iterator[Html]:
 
 def title_of(name: str) -> str:
     """A metric's name in full, as a sentence begins."""
-    title = METRICS[name].title
-    return title[0].upper() + title[1:]
+    return sentence_case(METRICS[name].title)
+
+
+def sentence_case(words: str) -> str:
+    """Words as a sentence begins."""
+    return words[0].upper() + words[1:]
 
 
 def with_interval(audited: Values, name: str) -> str:

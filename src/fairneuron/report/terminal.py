@@ -27,6 +27,8 @@ _OVER_REPRESENTED = (
     "and more of them. None of it says what causes a gap. An input is on a path by how it differs "
     "from its mean, so race=X can be on the paths of people without it."
 )
+_REFERENCE = "most frequent class"
+_SAYS_REFERENCE = "Most frequent class: the accuracy of always predicting it."
 BY_COLUMN = ("dp", "dpr", "eo", "eodds")
 
 
@@ -204,14 +206,17 @@ def print_repair(result: dict[str, Any], out: Path) -> None:
         change_rows,
         metric_rows,
         original_kept,
+        which_counts,
     )
+    from fairneuron.report.parts import REFERENCE, reference_text
 
     console = Console()
     console.print(_text(result["explanation"]["sentence"]))
     table = _table("on test data", "before", "after", "noise floor")
-    for row in metric_rows(result):
-        table.add_row(*map(_text, row))
+    for name, *figures in metric_rows(result):
+        table.add_row(*map(_text, (_REFERENCE if name == REFERENCE else name, *figures)))
     console.print(table)
+    console.print(_SAYS_REFERENCE)
     changes = _table(*CHANGE_COLUMNS)
     for cells in change_rows(result, brackets=False):
         changes.add_row(*map(_text, cells))
@@ -223,12 +228,16 @@ def print_repair(result: dict[str, Any], out: Path) -> None:
         verdict = result["verdicts"][data]
         style = "bold green" if verdict["outcome"] == "improved" else "bold yellow"
         console.print(_text(verdict["sentence"], style=style if data == "test" else ""))
+    for told in (which_counts(result), reference_text(result["after"])):
+        if told:
+            console.print(_text(told))
     console.print(_text(f"Report: {out / 'report.md'}, {out / 'report.html'}"), soft_wrap=True)
 
 
 def print_audit(result: dict[str, Any], title: str) -> None:
     """Metrics with intervals and noise floors, and the rates of each group."""
     from fairneuron.metrics.definitions import METRICS
+    from fairneuron.report.parts import reference_accuracy, reference_text
 
     console = Console()
     table = _table(title, "value", "95 % interval", "noise floor")
@@ -244,7 +253,12 @@ def print_audit(result: dict[str, Any], title: str) -> None:
             else f"{bounds[0]:.3f} to {bounds[1]:.3f}",
             "" if floor is None else f"{floor:.3f}",
         )
+        if name == "accuracy":
+            table.add_row(_REFERENCE, _number(reference_accuracy(result)), "", "")
     console.print(table)
+    console.print(_SAYS_REFERENCE)
+    if reference_text(result):
+        console.print(_text(reference_text(result)))
     if result["sensitive"]:
         rates = ("selection_rate", "tpr", "fpr", "accuracy")
         groups = _table("group", "n", "y = 1", *rates)

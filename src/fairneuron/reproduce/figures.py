@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,21 @@ def figures_of(counts: object, eo_counts: object = None) -> dict[str, float | No
     return {name: (found | {"dpr_directed": directed_ratio(c)})[name] for name in METRICS}
 
 
+def figures_of_configuration(configuration: Mapping[str, Any]) -> dict[str, float | None]:
+    """Those of its test counts, and its flip rate."""
+    found = figures_of(configuration["counts"], configuration.get("eo_counts"))
+    return found | {"flip_rate": configuration.get("flip_rate")}
+
+
 def over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
     """``n``, ``mean``, ``sd`` and ``interval`` of the values that are defined."""
     return summary([value for value in values if value is not None])
+
+
+def number(value: float | None) -> str:
+    """With three digits behind the point below 10, two below 100; whole numbers with none."""
+    if value is None:
+        return "–"
+    if value == int(value) and abs(value) > 1:
+        return f"{value:.0f}"
+    return f"{value:.{3 if abs(value) < 10 else 2 if abs(value) < 100 else 0}f}"

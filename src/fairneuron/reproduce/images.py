@@ -28,9 +28,10 @@ from fairneuron.forward import logits, placed
 from fairneuron.loading import Parts
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.models import mlp, task_loss
-from fairneuron.reproduce.experiments import Configuration, MethodsJob, PaperSetting, Scale
+from fairneuron.reproduce.methods import Configuration, MethodsJob
 from fairneuron.reproduce.paper import OURS
 from fairneuron.reproduce.resnet import resnet18
+from fairneuron.reproduce.setting import PaperSetting, Scale
 from fairneuron.settings import ConflictSettings, Schedule
 from fairneuron.training import PLAIN, Watch, loss_of, reproducible
 from fairneuron.trials import Trial

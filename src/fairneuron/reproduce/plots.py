@@ -10,9 +10,10 @@ import numpy as np
 
 from fairneuron.compare.plots import require_matplotlib
 from fairneuron.reproduce import paper
-from fairneuron.reproduce.experiments import FIGURE4
 from fairneuron.reproduce.figures import TITLES
-from fairneuron.reproduce.tables import FIGURE5_METRICS, Found, Section
+from fairneuron.reproduce.found import Found, Section
+from fairneuron.reproduce.measures import FIGURE4
+from fairneuron.reproduce.tables import FIGURE5_METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,6 @@ benign samples first, and slices and retrains on the training part when it searc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,23 +36,6 @@ INPUTS = (
     "days_b_screening_arrest,jail_days,c_charge_degree,is_recid"
 ).split(",")
 _NEEDED = (*INPUTS, "decile_score", "two_year_recid")
-
-
-def compas_table() -> pd.DataFrame:
-    """The rows of the data set "compas" with all their columns."""
-    import pandas as pd
-
-    path = resources.files("fairneuron.data") / "files" / "compas.csv.gz"
-    with resources.as_file(path) as file:
-        table = pd.read_csv(file)
-    kept = table[
-        (table["days_b_screening_arrest"].abs() <= 30)
-        & (table["is_recid"] != -1)
-        & (table["c_charge_degree"] != "O")
-        & table["score_text"].notna()
-        & table["race"].isin(["African-American", "Caucasian"])
-    ]
-    return kept.reset_index(drop=True)
 
 
 def published_data(table: pd.DataFrame) -> Dataset:

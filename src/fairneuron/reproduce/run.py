@@ -17,15 +17,16 @@ from fairneuron.compare.running import require_workers, run_jobs
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import OptionError, require_known
 from fairneuron.io import to_json, write_file
-from fairneuron.reproduce.experiments import PARTS, PUBLISHED, Scale, setting_of
-from fairneuron.reproduce.image_tables import table7
+from fairneuron.reproduce.found import Found
 from fairneuron.reproduce.images import CIFAR, IMAGES, require_images
+from fairneuron.reproduce.page import page
 from fairneuron.reproduce.paper import TITLES
 from fairneuron.reproduce.place import require_place
 from fairneuron.reproduce.plots import plots_of
 from fairneuron.reproduce.published import THRESHOLD
+from fairneuron.reproduce.setting import PARTS, PUBLISHED, Scale, setting_of
 from fairneuron.reproduce.sources import ALL_PARTS, Source, sources_of
-from fairneuron.reproduce.tables import Found, data_sets, page, sections
+from fairneuron.reproduce.tables import data_sets, sections
 from fairneuron.state import State
 from fairneuron.training import Progress, quiet
 
@@ -50,7 +51,7 @@ class Reproduction:
     def _sections(self) -> list[dict[str, Any]]:
         if self.name == "table1":
             return data_sets(_described(Scale(self.quick)))
-        return table7(self.found) if self.name == "table7" else sections(self.name, self.found)
+        return sections(self.name, self.found)
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, the paper's too, as plain values for JSON."""

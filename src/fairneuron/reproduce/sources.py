@@ -1,4 +1,8 @@
-"""Which records an experiment reads, and what computes those that are missing."""
+"""Which records an experiment reads, and which jobs compute those that are missing.
+
+Records are those of ``fairneuron.compare``: a line per seed and method, with the same splits, base
+models, clocks and resumption. An experiment reads those of some *parts* (a data set in a protocol).
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,6 @@ from fairneuron.compare.methods import MakeMitigator
 from fairneuron.compare.protocol import Job
 from fairneuron.compare.records import Key
 from fairneuron.compare.setting import Setting
-from fairneuron.reproduce.experiments import (
-    CENSUS,
-    COMPAS,
-    CREDIT,
-    MEASURES,
-    PARTS,
-    PUBLISHED,
-    PUBLISHED_MEASURES,
-    PUBLISHED_METHODS,
-    MeasuresJob,
-    MethodsJob,
-    PaperSetting,
-    PublishedJob,
-    Scale,
-    methods_of,
-    setting_of,
-)
 from fairneuron.reproduce.images import (
     CIFAR,
     IMAGES,
@@ -36,7 +23,24 @@ from fairneuron.reproduce.images import (
     image_methods,
     image_setting,
 )
+from fairneuron.reproduce.measures import MEASURES, MeasuresJob
+from fairneuron.reproduce.methods import MethodsJob, methods_of
 from fairneuron.reproduce.paper import EA
+from fairneuron.reproduce.published_measures import (
+    PUBLISHED_MEASURES,
+    PUBLISHED_METHODS,
+    PublishedJob,
+)
+from fairneuron.reproduce.setting import (
+    CENSUS,
+    COMPAS,
+    CREDIT,
+    PARTS,
+    PUBLISHED,
+    PaperSetting,
+    Scale,
+    setting_of,
+)
 
 ALL_PARTS = (*PARTS, *IMAGES)
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from fairneuron.markup import Html, el, joined
 from fairneuron.report.figures.drawing import Axis, Interval, grid, svg, tenth, text, tick, turned
 
-WIDTH, HEIGHT = 500, 380
+WIDTH, HEIGHT = 500, 316  # of all, and of the plane
+_ROW, _CHARACTER = 20, 8  # of the legend, in the larger letters of narrow screens
 LOOKS = 24  # of series: a shape and a colour each; after that they come again
 _SHAPES = ("circle", "square", "triangle", "diamond")
 _COLOURS = 6
@@ -48,7 +49,7 @@ class Spot(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A vertical line: "floor" or "limit"; of a series, or of all."""
+    """A vertical line: "floor" or "limit", and a colour if it has its own; of a series, or all."""
 
     x: float
     kind: str
@@ -81,22 +82,21 @@ class Board:
 
 def board_plot(title: str, says: str, board: Board) -> Html:
     """The plane; parts of a series say which one, and points their number."""
-    left, right, top, bottom = 78, WIDTH - 24, 14, HEIGHT - 50
+    left, right = 78, WIDTH - 24
+    legend = [*_legend(board, left, right)]
+    top = 14 + _ROW * (legend[-1][1] if legend else 0)
+    bottom = top + HEIGHT
     xs = [s.x for s in board.spots] + [line.x for line in board.lines]
     ys = [s.y for s in board.spots]
     x = Axis.around(0.0 if board.from_zero else min(xs), max(xs), left, right, most=5)
     margin = max(max(ys) - min(ys), 0.01) * 0.08
     y = Axis.around(min(ys) - margin, max(ys) + margin, bottom, top)
-    drawn = [*grid(x, top, bottom, board.x)]
+    drawn = [*(entry for entry, _ in legend), *grid(x, top, bottom, board.x)]
     for place, number in y.ticks():
         drawn.append(el("line", x1=left, y1=tenth(place), x2=right, y2=tenth(place), class_="grid"))
         drawn.append(text(left - 6, place + 4, number, "end", class_="muted"))
     drawn.append(turned(14, (top + bottom) / 2, board.y))
-    for row, line in enumerate(board.lines):
-        shown = _line(line, x(line.x), (top, bottom), row)
-        drawn.append(
-            shown if line.series is None else _of(line.series, board.hidden, shown, "lines")
-        )
+    drawn += [_line(board, line, tick(x(line.x), top, bottom, line.kind)) for line in board.lines]
     for series, colour, places in board.joined:
         points = " ".join(f"{tenth(x(a))},{tenth(y(b))}" for a, b in places)
         drawn.append(
@@ -110,7 +110,7 @@ def board_plot(title: str, says: str, board: Board) -> Html:
     for i, spot in enumerate(board.spots):
         parts = (el("title", spot.name), *_bars(spot, x, y), mark(spot.look, x(spot.x), y(spot.y)))
         drawn.append(_of(spot.series, board.hidden, joined(parts), "spot", i))
-    return svg(title, says, WIDTH, HEIGHT, drawn)
+    return svg(title, says, WIDTH, bottom + 50, drawn)
 
 
 def mark(look: Look, x: float, y: float, size: float = 5.5) -> Html:
@@ -148,12 +148,30 @@ def _of(
     )
 
 
-def _line(line: Line, x: float, ends: tuple[float, float], row: int) -> Html:
-    """A line with its words on one side, those of several lines below each other."""
-    beyond = x > WIDTH / 2
-    place, anchor = (x - 5, "end") if beyond else (x + 5, None)
-    words = text(place, ends[0] + 12 + 15 * row, line.words, anchor)
-    return el("g", tick(x, *ends, line.kind), words, class_="line")
+def _line(board: Board, line: Line, drawn: Html) -> Html:
+    """A line, or its words; of a series it goes with that."""
+    return drawn if line.series is None else _of(line.series, board.hidden, drawn, "lines")
+
+
+def _legend(board: Board, left: float, right: float) -> Iterator[tuple[Html, int]]:
+    """What the lines are, above the plane, where nothing crosses it; each with its row from 1.
+
+    Lines that look alike and have a name in common ("ε = 0.01", "ε = 0.02") are told together.
+    """
+    told: dict[tuple[str, int | None, str], list[str]] = {}
+    for line in board.lines:
+        name, equals, value = line.words.partition(" = ")
+        told.setdefault((line.kind, line.series, name + equals), []).append(value)
+    at, row = left, 1
+    for (kind, series, name), values in told.items():
+        words = name + ", ".join(filter(None, values))
+        wide = 26 + _CHARACTER * len(words)
+        if at > left and at + wide > right:
+            at, row = left, row + 1
+        y = _ROW * row - 2
+        entry = joined((tick(at + 3, y - 11, y + 3, kind), text(at + 12, y, words)))
+        yield _line(board, Line(0, kind, words, series), entry), row
+        at += wide
 
 
 def _bars(spot: Spot, x: Axis, y: Axis) -> Iterator[Html]:

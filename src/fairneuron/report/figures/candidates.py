@@ -53,16 +53,12 @@ def candidate_plot(title: str, says: str, plane: Plane) -> Html:
     x = Axis.around(low, max(xs), left, right)
     margin = max(max(ys) - min(ys), 0.01) * 0.08
     y = Axis.around(min(ys) - margin, max(ys) + margin, bottom, top)
-    drawn = [*_candidate_legend(points), *grid(x, top, bottom, plane.x)]
+    drawn = [*_candidate_legend(plane), *grid(x, top, bottom, plane.x)]
     for place, number in y.ticks():
         drawn.append(el("line", x1=left, y1=tenth(place), x2=right, y2=tenth(place), class_="grid"))
         drawn.append(text(left - 8, place + 4, number, "end", class_="muted"))
     drawn.append(turned(18, (top + bottom) / 2, plane.y))
     drawn.append(tick(x(plane.limit), top, bottom, "limit"))
-    sign = "≥" if plane.at_least else "≤"
-    place, beyond = x(plane.limit), x(plane.limit) > right - 90
-    words, anchor = f"limit {sign} {plane.limit:g}", "end" if beyond else None
-    drawn.append(text(place - 6 if beyond else place + 6, top + 14, words, anchor))
     if plane.joined:
         front = sorted((p for p in points if p.on_front), key=lambda p: p.x)
         line = " ".join(f"{tenth(x(p.x))},{tenth(y(p.y))}" for p in front)
@@ -81,8 +77,8 @@ _CANDIDATES = {
 }
 
 
-def _candidate_legend(points: Sequence[Point]) -> Iterator[Html]:
-    x = 70.0
+def _candidate_legend(plane: Plane) -> Iterator[Html]:
+    x, points = 70.0, plane.points
     kept = any(p.kind == "chosen" and p.number == 0 for p in points)
     for kind, title in _CANDIDATES.items():
         if any(point.kind == kind for point in points):
@@ -90,6 +86,8 @@ def _candidate_legend(points: Sequence[Point]) -> Iterator[Html]:
             yield candidate_mark(Point(0, 0, kind, name, 0), x + 6, 20)
             yield text(x + 20, 24, name)
             x += 36 + 7 * len(name)
+    yield tick(x + 4, 12, 28, "limit")
+    yield text(x + 12, 24, f"limit {'≥' if plane.at_least else '≤'} {plane.limit:g}")
 
 
 def candidate_mark(point: Point, x: float, y: float) -> Html:

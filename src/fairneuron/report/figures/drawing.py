@@ -57,8 +57,8 @@ def grid(axis: Axis, top: float, bottom: float, title: str) -> Iterator[Html]:
     """Vertical lines at the ticks of an axis, with numbers and what it shows below them."""
     for x, number in axis.ticks():
         yield el("line", x1=tenth(x), y1=top, x2=tenth(x), y2=tenth(bottom), class_="grid")
-        yield text(x, bottom + 16, number, "middle", class_="muted")
-    yield text((axis.start + axis.end) / 2, bottom + 36, title, "middle")
+        yield text(x, bottom + 20, number, "middle", class_="muted")
+    yield text((axis.start + axis.end) / 2, bottom + 40, title, "middle")
 
 
 def shape(kind: str, x: float, y: float, size: float = 4.5) -> Html:

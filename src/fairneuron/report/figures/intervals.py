@@ -19,6 +19,7 @@ from fairneuron.report.figures.drawing import (
 )
 
 ROWS = 30  # of a figure; tables have more
+_LABEL, _CHARACTER = 36, 7  # most characters of a label, and how wide one is
 
 
 class Mark(NamedTuple):
@@ -42,15 +43,18 @@ def interval_plot(title: str, says: str, rows: Sequence[Row], axis_title: str) -
     """A line per row: values as marks, 95 % intervals as bars, noise floors and limits as ticks."""
     shown = rows[:ROWS]
     kinds = list(dict.fromkeys(mark.kind for row in shown for mark in row.marks))
-    left, right, top, apart = 260, 680, 46, 14
+    left = 24 + _CHARACTER * max((len(short(row.label, _LABEL)) for row in shown), default=0)
+    right, top, apart = left + 420, 46, 14
     each = apart * len(kinds) + 16
     values = [v for row in shown for v in _values(row)]
     axis = Axis.around(0, max(values, default=1.0), left, right)
     bottom = top + each * len(shown)
-    drawn = [*_legend(shown, kinds), *grid(axis, top, bottom, axis_title)]
+    drawn = [*_legend(shown, kinds, left), *grid(axis, top, bottom, axis_title)]
     for number, row in enumerate(shown):
         y = top + each * number + 8
-        drawn.append(text(left - 12, y + apart * len(kinds) / 2 + 4, short(row.label, 36), "end"))
+        drawn.append(
+            text(left - 12, y + apart * len(kinds) / 2 + 4, short(row.label, _LABEL), "end")
+        )
         for line, kind in ((row.floor, "floor"), (row.limit, "limit")):
             if line is not None:
                 drawn.append(tick(axis(line), y - 4, y + apart * len(kinds) + 4, kind))
@@ -66,8 +70,8 @@ def _values(row: Row) -> Iterator[float]:
     yield from (v for v in (row.floor, row.limit) if v is not None)
 
 
-def _legend(rows: Sequence[Row], kinds: Sequence[str]) -> Iterator[Html]:
-    x = 260.0
+def _legend(rows: Sequence[Row], kinds: Sequence[str], left: float) -> Iterator[Html]:
+    x = left
     for kind in kinds:
         yield shape(kind, x + 5, 16)
         yield text(x + 16, 20, kind)

@@ -1,4 +1,4 @@
-"""The page of table 7: accuracy, CV and MCD over classes, and whether MCD falls at what cost."""
+"""Table 7: accuracy, CV and MCD over classes, and whether MCD falls at what cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from fairneuron.compare.records import Record
 from fairneuron.compare.statistics import holm, lower
 from fairneuron.limits import ROUNDING
 from fairneuron.reproduce import paper
-from fairneuron.reproduce.experiments import Configuration
+from fairneuron.reproduce.figures import number
+from fairneuron.reproduce.found import Cell, Found, Section, ours, section
 from fairneuron.reproduce.images import (
     ALL_LAYERS,
     DEFAULT,
@@ -18,7 +19,7 @@ from fairneuron.reproduce.images import (
     RANDOM,
     SIMILAR,
 )
-from fairneuron.reproduce.tables import Cell, Found, Section, number, ours, section
+from fairneuron.reproduce.methods import Configuration
 
 LOSS = 0.005
 """Half a point of accuracy: what a smaller gap may cost."""
