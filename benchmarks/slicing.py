@@ -24,8 +24,8 @@ import fairneuron as fn
 from fairneuron.batches import Batches
 from fairneuron.data.dataset import Dataset
 from fairneuron.models import mlp
+from fairneuron.progress import quiet
 from fairneuron.slicing import Slicer
-from fairneuron.training import quiet
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.oracles import literal_paths

@@ -50,6 +50,7 @@ def test_a_repair(model: nn.Module, parts: tuple[fn.Dataset, fn.Dataset]) -> Non
     assert f"{len(found.trials) - 1} candidates, {len(found.front)} on the front" in text
     chosen = "0, the original" if found.chosen.number == 0 else f"{found.chosen.number}: neuron"
     assert f"chosen {chosen}" in text
+    assert shown(found.explanation) == f"ConflictExplanation({found.explanation.sentence()})"
     assert shown(found.verdict) == f"Verdict({found.verdict.sentence()})"
     assert shown(found.trials[0]).startswith("Trial(0, the original; accuracy 0.")
     settings = found.trials[1].settings

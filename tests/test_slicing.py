@@ -17,8 +17,8 @@ from fairneuron.graph import Recorder
 from fairneuron.kernel import keep_prefix
 from fairneuron.models import mlp
 from fairneuron.paths import Means
+from fairneuron.progress import quiet
 from fairneuron.slicing import Slicer
-from fairneuron.training import quiet
 from tests.oracles import literal_paths, same_partition
 
 

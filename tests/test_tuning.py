@@ -28,11 +28,11 @@ from fairneuron.commands.search import words_of
 from fairneuron.errors import ModelError, OptionError
 from fairneuron.models import mlp
 from fairneuron.options import with_subject
+from fairneuron.progress import quiet
 from fairneuron.recipes import Paper
 from fairneuron.search.cluster import _require_workers, ray_at, run_on_ray
 from fairneuron.search.space import SCORED, combined, drawn, full_weights, score
 from fairneuron.subject import Subject
-from fairneuron.training import quiet
 from fairneuron.tuning import Candidate, Search, share_of
 from fairneuron.weights import mlp_weights
 from tests.conftest import made_up

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fairneuron.paths import Means as Means
     from fairneuron.paths import Paths as Paths
     from fairneuron.predictions import audit_predictions as audit_predictions
+    from fairneuron.progress import show_progress as show_progress
     from fairneuron.recipes import Conflict as Conflict
     from fairneuron.recipes import Paper as Paper
     from fairneuron.repair import FairNeuron as FairNeuron
@@ -90,6 +91,7 @@ _HOME = {
     "repair": "repair",
     "reproduce": "reproduce.run",
     "search": "tuning",
+    "show_progress": "progress",
     "train_classifier": "training",
 }
 

@@ -13,8 +13,8 @@ from fairneuron.errors import ModelError
 from fairneuron.forward import evaluation, logits, placed
 from fairneuron.graph import Elementwise, Input, Layer, Layout, Recorder
 from fairneuron.paths import Means
+from fairneuron.progress import Progress
 from fairneuron.tracing import trace
-from fairneuron.training import Progress
 from fairneuron.units import find_units
 
 Values = dict[int, torch.Tensor]

@@ -23,8 +23,8 @@ from fairneuron.checks import copied
 from fairneuron.errors import DataError, FairNeuronError, OptionError, require_known
 from fairneuron.forward import one_thread
 from fairneuron.paths import Means, Paths, count_paths
+from fairneuron.progress import quiet
 from fairneuron.slicing import Slicer
-from fairneuron.training import quiet
 
 if TYPE_CHECKING:
     from ray import ObjectRef

@@ -52,6 +52,9 @@ class ConflictExplanation:
         """The same for random neurons."""
         return 1 - self.gap_without_random / self.gap if self.gap else 0.0
 
+    def __repr__(self) -> str:
+        return f"ConflictExplanation({self.sentence()})"
+
     def sentence(self) -> str:
         """It in one sentence."""
         layers: dict[str, int] = {}

@@ -26,7 +26,7 @@ from fairneuron.errors import ModelError, OptionError
 from fairneuron.forward import evaluation, first_line, logits
 from fairneuron.kernel import keep_prefix, unit_signatures
 from fairneuron.paths import Means
-from fairneuron.training import Progress
+from fairneuron.progress import Progress
 
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
 _SAME_UNITS = (

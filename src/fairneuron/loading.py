@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fairneuron.data.dataset import Dataset, Ints
-    from fairneuron.training import Keep, Progress
+    from fairneuron.progress import Progress
+    from fairneuron.training import Keep
 
 Parts = tuple["Dataset", "Dataset", "Dataset"]
 SPLIT = "fairneuron.split"  # entry in the header of weights
@@ -261,7 +262,7 @@ def parts_sum(parts: Parts) -> str:
     """A sum over all that the parts hold."""
     found = hashlib.sha256()
     for part in parts:
-        for column in (part.x.numpy(), part.y, part.sensitive, part.weight):
+        for column in (part.x.cpu().numpy(), part.y, part.sensitive, part.weight):
             found.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
     return found.hexdigest()
 

@@ -24,8 +24,8 @@ from fairneuron.batches import Batches, Samples
 from fairneuron.data.dataset import Floats, Ints
 from fairneuron.errors import DataError, OptionError, require_range
 from fairneuron.paths import Means
+from fairneuron.progress import Progress, quiet
 from fairneuron.slicing import make_slicer
-from fairneuron.training import Progress, quiet
 
 LEVEL = 0.05
 """Adjusted p up to which a neuron's over-representation is a finding."""

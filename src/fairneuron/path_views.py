@@ -17,8 +17,8 @@ from fairneuron.errors import OptionError
 from fairneuron.graph import Input, Layer
 from fairneuron.path_neurons import path_neurons
 from fairneuron.paths import Paths
+from fairneuron.progress import Progress, quiet
 from fairneuron.slicing import Slicer
-from fairneuron.training import Progress, quiet
 
 
 def summarise_neurons(

@@ -20,6 +20,7 @@ from fairneuron.explanation import ConflictExplanation, explain_conflict
 from fairneuron.gaps import gap_penalty
 from fairneuron.models import Penalty
 from fairneuron.paths import Means, Paths
+from fairneuron.progress import Progress, quiet
 from fairneuron.search.muting import OnPath, neurons_on_paths
 from fairneuron.search.together import Job, train_together
 from fairneuron.settings import (
@@ -33,7 +34,7 @@ from fairneuron.settings import (
 from fairneuron.slicing import activation_paths
 from fairneuron.terms import Terms
 from fairneuron.tracing import trace
-from fairneuron.training import PLAIN, Keep, Progress, at_once, quiet
+from fairneuron.training import PLAIN, Keep, at_once
 from fairneuron.trials import Retrained
 from fairneuron.walk import amounts_to, gaps_between, mix
 

@@ -25,6 +25,7 @@ from fairneuron.limits import DEFAULT_LIMIT, Limit, check_limit, compares_groups
 from fairneuron.markup import signed, snippet, table
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.models import Network, predict
+from fairneuron.progress import Progress, quiet
 from fairneuron.recipes import Explanation, Recipe, Settings, Task, make_recipe
 from fairneuron.terms import (
     Budget,
@@ -35,7 +36,7 @@ from fairneuron.terms import (
     check_class_weight,
     class_weighted,
 )
-from fairneuron.training import Keep, Progress, at_once, quiet, require_classes, require_trainable
+from fairneuron.training import Keep, at_once, require_classes, require_trainable
 from fairneuron.trials import Retrained, Trial, choose, front, run_trial
 from fairneuron.verdict import Verdict, judge
 

@@ -34,6 +34,7 @@ from fairneuron.loading import (
 )
 from fairneuron.models import predict
 from fairneuron.pathways import pathways
+from fairneuron.progress import Progress, quiet
 from fairneuron.recipes import Paper
 from fairneuron.repair import FairNeuron, Repair
 from fairneuron.report import front
@@ -44,7 +45,7 @@ from fairneuron.report.parts import reference_accuracy
 from fairneuron.resuming import kept_in
 from fairneuron.state import State
 from fairneuron.subject import Subject
-from fairneuron.training import Keep, Progress, at_once, quiet
+from fairneuron.training import Keep, at_once
 from fairneuron.trials import Trial, within_reach
 from fairneuron.verdict import Verdict, judge
 from fairneuron.weights import mlp_weights, module_weights, network_sum

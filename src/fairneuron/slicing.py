@@ -30,9 +30,9 @@ from fairneuron.gradients import GradientSlicer
 from fairneuron.graph import Layer
 from fairneuron.kernel import Wiring, compiled, keep_prefix, unit_signatures
 from fairneuron.paths import Means, Paths, count_paths
+from fairneuron.progress import Progress, quiet
 from fairneuron.rules import Rule, weight_of
 from fairneuron.similar import Sketcher
-from fairneuron.training import Progress, quiet
 
 CONTRIBUTIONS = ("signed", "absolute", "gradient")
 LEVELS = ("synapses", "units")

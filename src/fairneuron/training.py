@@ -24,11 +24,9 @@ from fairneuron.errors import DataError, ModelError, require_range
 from fairneuron.forward import evaluation, logits, one_thread, placed, rows_at_once
 from fairneuron.graph import DROPOUT
 from fairneuron.models import Penalty, Scores, TaskLoss, mlp, task_loss
+from fairneuron.progress import Progress, quiet
 from fairneuron.settings import Schedule
 from fairneuron.terms import ClassWeight, Loss, MakeOptimiser, Terms, class_weighted
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many steps are done, and of how many."""
 
 Keep = Callable[[str, Sequence[nn.Module], Callable[[], list[bool]]], list[bool]]
 """Called with a name, networks, and what trains them in place and says whether each loss stayed
@@ -36,10 +34,6 @@ finite. It may put into them what an earlier run came to instead."""
 
 PLAIN = Terms()
 GATHERED = 64  # batches; row by row from all over the data is slow, a copy of all of it is large
-
-
-def quiet(_what: str, _done: int, _of: int) -> None:
-    """No progress shown."""
 
 
 def at_once(

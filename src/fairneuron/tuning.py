@@ -19,6 +19,7 @@ from fairneuron.data.dataset import Dataset
 from fairneuron.errors import OptionError, require_range, require_whole
 from fairneuron.forward import one_thread
 from fairneuron.paths import Paths
+from fairneuron.progress import Progress, quiet
 from fairneuron.recipes import Paper, Split, Task, make_recipe
 from fairneuron.repair import FairNeuron
 from fairneuron.search.cluster import check_place, check_resources, run_on_ray
@@ -35,7 +36,6 @@ from fairneuron.search.space import (
     score,
 )
 from fairneuron.settings import Numbers
-from fairneuron.training import Progress, quiet
 from fairneuron.trials import Retrained, run_trial
 
 

@@ -113,7 +113,7 @@ class ExponentiatedGradient(Tuned):
         with warnings.catch_warnings():  # of pandas, at fairlearn's own tables
             for kind in (DeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", "Setting an? ", kind)
-            found.fit(data.x.numpy(), data.y, sensitive_features=data.group)
+            found.fit(data.x.cpu().numpy(), data.y, sensitive_features=data.group)
         used = [i for i, weight in found.weights_.items() if weight > 0]
         members = tuple(_member(found.predictors_[i]) for i in used)
         weights = np.array([found.weights_[i] for i in used])

@@ -16,7 +16,8 @@ import typer
 from fairneuron.configuration import command_words
 from fairneuron.errors import FairNeuronError
 from fairneuron.io import remove_leftovers
-from fairneuron.report.terminal import columns_line, progress_shown, to_stderr
+from fairneuron.progress import show_progress
+from fairneuron.report.terminal import columns_line, to_stderr
 from fairneuron.state import FILE, State, without_option
 from fairneuron.subject import Subject
 
@@ -38,7 +39,7 @@ def table_of(subject: Subject, *, inputs: bool = True) -> Any:
 @contextmanager
 def at_work() -> Iterator[Callable[[str, int, int], None]]:
     """Progress is shown; what the user's code prints goes to stderr: stdout is for the answer."""
-    with progress_shown() as progress, redirect_stdout(sys.stderr):
+    with show_progress() as progress, redirect_stdout(sys.stderr):
         yield progress
 
 

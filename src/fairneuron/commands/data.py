@@ -13,12 +13,12 @@ from fairneuron.data.imagesets import IMAGE_SETS, ImageSet, data_folders, place_
 from fairneuron.errors import OptionError, require_known
 from fairneuron.io import require_free_file, write_file
 from fairneuron.options import AsJson, Delimiter
+from fairneuron.progress import show_progress
 from fairneuron.report.terminal import (
     print_columns,
     print_image_sets,
     print_source,
     print_sources,
-    progress_shown,
     to_stdout,
 )
 from fairneuron.subject import ARRAY_FILES, DataChoice
@@ -123,7 +123,7 @@ def data_get(
 
     require_known("option-data", "set of images", name, IMAGE_SETS)
     wanted = IMAGE_SETS[name].download
-    with progress_shown() as progress:
+    with show_progress() as progress:
         path = fetch(wanted, data_folders()[0], progress=progress)
     to_stdout(f"{name}: {path}")
 

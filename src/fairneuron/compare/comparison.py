@@ -35,9 +35,9 @@ from fairneuron.data.dataset import Dataset
 from fairneuron.errors import OptionError, require_range, require_whole
 from fairneuron.io import to_json, write_file
 from fairneuron.loading import Parts
+from fairneuron.progress import Progress, quiet
 from fairneuron.report.front import FILE as FRONT
 from fairneuron.state import State
-from fairneuron.training import Progress, quiet
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,39 +29,6 @@ _OVER_REPRESENTED = (
 _REFERENCE = "most frequent class"
 _SAYS_REFERENCE = "Most frequent class: the accuracy of always predicting it."
 BY_COLUMN = ("dp", "dpr", "eo", "eodds")
-
-
-@contextmanager
-def progress_shown() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a terminal; in a pipe a plain line per step."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        seen: set[str] = set()
-
-        def line(what: str, _done: int, of: int) -> None:
-            if what not in seen:
-                seen.add(what)
-                to_stderr(f"{what} ({of} steps)")
-
-        yield line
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def step(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=of)
-            bar.update(tasks[what], completed=done, total=of)
-
-        yield step
 
 
 def to_stdout(text: str) -> None:

@@ -17,6 +17,7 @@ from fairneuron.compare.running import require_workers, run_jobs
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import OptionError, require_known
 from fairneuron.io import to_json, write_file
+from fairneuron.progress import Progress, quiet
 from fairneuron.reproduce.found import Found
 from fairneuron.reproduce.images import CIFAR, IMAGES, require_images
 from fairneuron.reproduce.page import page
@@ -28,7 +29,6 @@ from fairneuron.reproduce.setting import PARTS, PUBLISHED, Scale, setting_of
 from fairneuron.reproduce.sources import ALL_PARTS, Source, sources_of
 from fairneuron.reproduce.tables import data_sets, sections
 from fairneuron.state import State
-from fairneuron.training import Progress, quiet
 
 
 @dataclass(frozen=True, eq=False)

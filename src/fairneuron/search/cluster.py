@@ -22,7 +22,7 @@ from uuid import uuid4
 from fairneuron.errors import FairNeuronError, OptionError, require_range
 
 if TYPE_CHECKING:
-    from fairneuron.training import Progress
+    from fairneuron.progress import Progress
 
 PLACES = ("process", "ray", "ray://HOST:PORT")
 _ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # if 0, Ray is at 127.0.0.1, as on these systems

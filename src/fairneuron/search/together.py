@@ -21,22 +21,14 @@ from fairneuron.data.dataset import Dataset, Floats, Mask
 from fairneuron.errors import ModelError
 from fairneuron.forward import logits, one_thread, placed, tensors_of
 from fairneuron.models import Penalty, Scores, weighted_mean
+from fairneuron.progress import Progress, quiet
 from fairneuron.search.muting import OnPath, with_muting
 from fairneuron.search.stack import ALIGNED, Stack
 from fairneuron.search.steps import Noise, Step, Steps, dropout_layers, with_fillers, with_noise
 from fairneuron.settings import Schedule
 from fairneuron.terms import Terms
 from fairneuron.tracing import trace
-from fairneuron.training import (
-    PLAIN,
-    Keep,
-    Progress,
-    Watch,
-    at_once,
-    quiet,
-    reproducible,
-    train,
-)
+from fairneuron.training import PLAIN, Keep, Watch, at_once, reproducible, train
 
 JUDGED = 2048  # rows at a time
 _STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
