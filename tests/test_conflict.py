@@ -249,7 +249,6 @@ class Masked(nn.Module):
         return self.c(self.body(self.a(x.unflatten(1, (2, 5))), src_mask=self.mask)[:, -1])
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_attention_with_masks_is_retrained() -> None:
     """Its fused step has no gradient, so such networks are trained one by one."""
     data = in_steps(200)

@@ -67,6 +67,11 @@ def require_labels(labels: Array, class_names: Sequence[str]) -> None:
         )
 
 
+def on_host(values: Any) -> Any:
+    """The values of a tensor, wherever it is, for numpy; anything else as it is."""
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else values
+
+
 def missing_in(sensitive: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Which values are None, NaN or pandas.NA; their texts, such as "nan", are not."""
     import pandas as pd

@@ -18,6 +18,7 @@ from fairneuron.data.arrays import (
     as_weights,
     missing_in,
     numbered,
+    on_host,
     require_labels,
     require_shapes,
     require_weights,
@@ -160,6 +161,7 @@ class Dataset:
             DataError: For different lengths, non-finite numbers, labels that are not 0, 1, …, or
                 weights that are negative or all 0.
         """
+        y, sensitive, sample_weight = (on_host(each) for each in (y, sensitive, sample_weight))
         tensor, labels = _inputs(x), np.asarray(y)
         require_shapes(tensor, labels, None if sensitive is None else np.asarray(sensitive))
         require_labels(labels, class_names)
@@ -440,7 +442,7 @@ class Dataset:
 
 def _inputs(x: npt.ArrayLike | torch.Tensor) -> torch.Tensor:
     """Float32, on the CPU; bytes of images as value / 255."""
-    array = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+    array = np.asarray(on_host(x))
     if array.dtype.kind not in "biuf":
         raise DataError(
             "data-type", "x must hold real numbers", got=str(array.dtype), cure="Encode it first."

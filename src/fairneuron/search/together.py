@@ -8,6 +8,7 @@ a few batched matrix products.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -191,9 +192,11 @@ def _stackable(
     if (penalty is not None and own_rows) or not all(_has_plain_dropout(job) for job in jobs):
         return False
     muted = jobs[0].on_path is not None
-    return _runs_stacked(networks[0], data) and (
-        muted or _same_anywhere(networks[0], data, schedule.batch_size)
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # of a step seldom stacked
+        return _runs_stacked(networks[0], data) and (
+            muted or _same_anywhere(networks[0], data, schedule.batch_size)
+        )
 
 
 def _runs_stacked(network: nn.Module, data: Dataset) -> bool:
