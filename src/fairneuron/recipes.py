@@ -121,11 +121,8 @@ class Paper(PaperSettings):
                 task.model,
                 task.train.x,
                 gamma=gamma,
-                contribution=self.contribution,
-                level=self.level,
-                layers=self.layers,
-                similarity=self.similarity,
                 progress=task.progress,
+                **self.path_options,
             )
             for gamma in several(self.gamma)
         }

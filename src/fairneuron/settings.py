@@ -93,7 +93,38 @@ def _require_schedule(schedule: object) -> None:
 
 
 @dataclass(frozen=True)
-class PaperSettings:
+class PathOptions:
+    """How paths are found and compared; see ``activation_paths``.
+
+    Attributes:
+        contribution: "signed", "absolute" or "gradient".
+        level: What a path is a set of, "synapses" or "units".
+        layers: "all", or the "last" one with weights.
+        similarity: In (0, 1): counts the samples on similar paths instead of equal ones; None for
+            equal ones.
+    """
+
+    contribution: str = "signed"
+    level: str = "synapses"
+    layers: str = "all"
+    similarity: float | None = None
+
+    def __post_init__(self) -> None:
+        known = ("signed", "absolute", "gradient")
+        require_known("option-contribution", "contribution", self.contribution, known)
+        require_known("option-level", "level", self.level, ("synapses", "units"))
+        require_known("option-layers", "layers", self.layers, ("all", "last"))
+        if self.similarity is not None:
+            require_range("similarity", self.similarity, 0, 1, open_low=True, open_high=True)
+
+    @property
+    def path_options(self) -> dict[str, Any]:
+        """These, by name, as ``activation_paths`` takes them."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(PathOptions)}
+
+
+@dataclass(frozen=True)
+class PaperSettings(PathOptions):
     """The published recipe: samples with rare paths are retrained with dropout (Algorithm 1).
 
     Of γ, θ and the dropout several values can be tried, in a sequence.
@@ -105,12 +136,10 @@ class PaperSettings:
         dropout: In (0, 1): dropout probability, for networks without dropout layers of their own.
         drop: What is dropped when biased samples are trained: "random" neurons (Algorithm 1), or
             all "outside_path", the sample's own (section 1); then ``dropout`` plays no part.
-        contribution: "signed", "absolute" or "gradient"; see ``activation_paths``, as for the next
-            three.
+        contribution: As in ``activation_paths``; likewise the next three.
         level: What a path is a set of, "synapses" or "units".
         layers: "all", or the "last" one with weights.
-        similarity: In (0, 1): counts the samples on similar paths instead of equal ones; None for
-            equal ones.
+        similarity: In (0, 1), for rarity by similar paths; None for equal ones.
         schedule: Of the retraining.
     """
 
@@ -118,23 +147,14 @@ class PaperSettings:
     theta: Numbers = 1e-3
     dropout: Numbers = 0.1
     drop: str = "random"
-    contribution: str = "signed"
-    level: str = "synapses"
-    layers: str = "all"
-    similarity: float | None = None
     schedule: Schedule = field(default=Schedule(epochs=50, batch_size=128, learning_rate=0.01))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_numbers(self, "gamma", 0, 1, open_low=True)
         _check_numbers(self, "theta", 0, 1)
         _check_numbers(self, "dropout", 0, 1, open_low=True, open_high=True)
         require_known("option-drop", "drop", self.drop, ("random", "outside_path"))
-        known = ("signed", "absolute", "gradient")
-        require_known("option-contribution", "contribution", self.contribution, known)
-        require_known("option-level", "level", self.level, ("synapses", "units"))
-        require_known("option-layers", "layers", self.layers, ("all", "last"))
-        if self.similarity is not None:
-            require_range("similarity", self.similarity, 0, 1, open_low=True, open_high=True)
         if self.drop == "outside_path" and self.contribution == "gradient":
             raise OptionError(
                 "option-drop",

@@ -32,11 +32,9 @@ from fairneuron.kernel import Wiring, compiled, keep_prefix, unit_signatures
 from fairneuron.paths import Means, Paths, count_paths
 from fairneuron.progress import Progress, quiet
 from fairneuron.rules import Rule, weight_of
+from fairneuron.settings import PathOptions
 from fairneuron.similar import Sketcher
 
-CONTRIBUTIONS = ("signed", "absolute", "gradient")
-LEVELS = ("synapses", "units")
-LAYERS = ("all", "last")
 _CHUNK = 1 << 18  # contributions held at once: 2 MiB of float64 stay in the cache
 _CHUNK_ON_DEVICE = 1 << 24  # of an accelerator, which wants work in large pieces
 
@@ -119,7 +117,7 @@ def activation_paths(
         ModelError: For a network that cannot be traced, or non-finite activations, naming the
             layer.
     """
-    require_known("option-level", "level", level, LEVELS)
+    PathOptions(contribution, level, layers, similarity)  # checks them
     by_unit = level == "units" or contribution == "gradient"
     batches = Batches(x, batch_size, once=means is not None)
     slicer = make_slicer(model, batches.peek(), gamma, contribution, layers)
@@ -216,8 +214,7 @@ def make_slicer(
         OptionError: For gamma outside (0, 1] and unknown contributions.
     """
     require_range("gamma", gamma, 0, 1, open_low=True)
-    require_known("option-contribution", "contribution", contribution, CONTRIBUTIONS)
-    require_known("option-layers", "layers", layers, LAYERS)
+    PathOptions(contribution, layers=layers)  # checks them
     last = layers == "last"
     if contribution == "gradient":
         return GradientSlicer(model, example, gamma, last=last)
@@ -253,7 +250,7 @@ class Slicer:
         last: bool = False,
     ) -> None:
         require_range("gamma", gamma, 0, 1, open_low=True)
-        known = [name for name in CONTRIBUTIONS if name != "gradient"]
+        known = ("signed", "absolute")
         require_known("option-contribution", "contribution", contribution, known)
         self.gamma, self.absolute, self._last = gamma, contribution == "absolute", last
         self.activations = Activations(model, example)

@@ -27,11 +27,16 @@ AMOUNTS = np.linspace(0, 1.5, 16)
 
 def mix(original: nn.Module, retrained: nn.Module, amount: float) -> nn.Module:
     """A copy of the original that has gone so much of the way to the retrained one."""
-    mixed = copy.deepcopy(original)
-    with torch.no_grad():
-        for own, other in zip(mixed.parameters(), retrained.parameters(), strict=True):
-            if own.is_floating_point():
-                own.lerp_(other, amount)  # exact at both ends
+    return _mix(copy.deepcopy(original), original, retrained, amount)
+
+
+@torch.no_grad()
+def _mix(mixed: nn.Module, original: nn.Module, retrained: nn.Module, amount: float) -> nn.Module:
+    """The same in a copy that is there, whose weights are overwritten."""
+    networks = (network.parameters() for network in (mixed, original, retrained))
+    for into, own, other in zip(*networks, strict=True):
+        if own.is_floating_point():
+            torch.lerp(own, other, amount, out=into)  # exact at both ends
     return mixed
 
 
@@ -50,11 +55,11 @@ def gaps_between(
     weight, everyone = (
         None if w is None else torch.from_numpy(w) for w in (data.gap_weight, data.relative_weight)
     )
-    gaps = []
+    gaps, network = [], copy.deepcopy(original)
+    x = placed(network, data.x)
     for amount in amounts:
-        network = mix(original, retrained, float(amount))
+        _mix(network, original, retrained, float(amount))
         with evaluation(network):
-            x = placed(network, data.x)
             parts = [logits(network, part) for part in x.split(rows_at_once(x))]
             out = torch.cat(parts).double().cpu()
         if out.ndim == 2 and out.shape[1] > 2:

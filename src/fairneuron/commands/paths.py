@@ -11,7 +11,7 @@ from fairneuron.commands.common import at_work, print_json, table_of
 from fairneuron.errors import OptionError, require_range
 from fairneuron.options import AsJson, Gamma, Part, Theta, part_of, with_subject
 from fairneuron.report.terminal import print_paths
-from fairneuron.settings import PaperSettings
+from fairneuron.settings import PathOptions
 from fairneuron.subject import Subject
 
 
@@ -51,9 +51,7 @@ def paths(
     """Count the activation paths of samples; see whose are rare, and which neurons are on them."""
     require_range("gamma", gamma, 0, 1, open_low=True)
     require_range("theta", theta, 0, 1)
-    known = PaperSettings(
-        contribution=contribution, level=level, layers=layers, similarity=similarity
-    )
+    known = PathOptions(contribution, level, layers, similarity)
     if show is not None and contribution == "gradient":
         raise OptionError(
             "option-path",
@@ -77,14 +75,7 @@ def paths(
         model = load_model(subject, parts, progress)
         data = part_at(parts, index)
         found = activation_paths(
-            model,
-            data.x,
-            gamma=gamma,
-            contribution=known.contribution,
-            level=known.level,
-            layers=known.layers,
-            similarity=known.similarity,
-            progress=progress,
+            model, data.x, gamma=gamma, progress=progress, **known.path_options
         )
         shown = {} if show is None else {"path": describe_path(model, data, found, show)}
         used = summarise_neurons(model, data, found, theta, top=top, progress=progress)
