@@ -88,6 +88,83 @@ def test_heads_that_people_write_themselves() -> None:
     assert counts(Twice) == {"patches": 8, "body.layer.qkv": 2, "body.layer.out": 8}
 
 
+class Raw(nn.Module):
+    """Heads on parameters of its own.
+
+    Args:
+        width: Features.
+    """
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.wq, self.wk, self.wv = (nn.Parameter(torch.randn(width, width)) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = (functional.linear(x, w) for w in (self.wq, self.wk, self.wv))
+        q, k, v = (part.unflatten(-1, (2, -1)).transpose(1, 2) for part in parts)
+        h = functional.scaled_dot_product_attention(q, k, v)
+        return x + h.transpose(1, 2).flatten(2)
+
+
+class TwoInOne(nn.Module):
+    """Two attentions whose projections one module has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.q2, self.k2, self.v2 = (nn.Linear(8, 8) for _ in range(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for own in ((self.q, self.k, self.v), (self.q2, self.k2, self.v2)):
+            q, k, v = (p(x).unflatten(-1, (2, -1)).transpose(1, 2) for p in own)
+            h = functional.scaled_dot_product_attention(q, k, v)
+            x = x + h.transpose(1, 2).flatten(2)
+        return x
+
+
+class Bypassed(nn.Module):
+    """What the heads read is read by another layer too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.down = nn.Linear(8, 24), nn.Linear(24, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.qkv(x)
+        q, k, v = (part.unflatten(-1, (2, -1)).transpose(1, 2) for part in z.chunk(3, -1))
+        h = functional.scaled_dot_product_attention(q, k, v)
+        return h.transpose(1, 2).flatten(2) + self.down(z.relu())
+
+
+def test_each_layer_of_heads_has_a_name_of_its_own() -> None:
+    """By its module, or by its step where a module has several."""
+    blocks = counts(lambda: nn.Sequential(Raw(), Raw(), Raw()))
+    assert blocks == {"patches": 8, "body.0": 2, "body.1": 2, "body.2": 2}
+    assert counts(TwoInOne) == {
+        "patches": 8, "body": 2, "scaled_dot_product_attention_1": 2,
+    }  # fmt: skip
+
+
+def test_what_is_read_past_the_heads_stays_features() -> None:
+    """A head's activation would not be all that its rows do."""
+    assert counts(Bypassed) == {"patches": 8, "body.qkv": 24, "body.down": 8}
+
+
+def test_fixed_filters_are_no_neurons() -> None:
+    """Nor are frozen layers among the random ones that the chosen are compared with."""
+    net, data = images()
+    fixed = net.patches.weight.detach().clone()
+    del net.patches.weight
+    net.patches.register_buffer("weight", fixed)
+    graph = trace(net)
+    assert "patches" not in hidden_neurons(graph, data.x)
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(name.startswith("body.layers.1.linear2"))
+    chosen = neuron_pulls(graph, data, ("mcd",))
+    assert {n.layer for n in chosen} == {"body.layers.1.linear2"}
+    found = explain_conflict(graph, data, chosen, ("mcd",))
+    assert found.gap_without_random == pytest.approx(found.gap_without)
+
+
 def test_shared_keys_leave_features() -> None:
     """A head has no keys of its own there."""
     found = counts(lambda: Apart(shared=True))

@@ -37,6 +37,19 @@ def test_long_work_is_told_of_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[1:] == [f"retraining: {n} of 5 after {n - 1}:0{n - 1}" for n in (2, 3, 4)]
 
 
+def test_work_of_unknown_length_and_work_that_begins_again(monkeypatch) -> None:
+    """Both are told of, too."""
+    stream, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with fn.show_progress() as progress:
+        for _ in range(2):
+            for done in range(1, 5):
+                progress("means", done * 10, 0)
+                now[0] += 20
+    assert stream.getvalue().splitlines() == ["means", "means: 30 after 0:40"] * 2
+
+
 def test_a_repair_tells_what_it_does(parts, trained, capsys: pytest.CaptureFixture[str]) -> None:
     """Of a network of images and of tables alike, it is given the same function."""
     with fn.show_progress() as progress:

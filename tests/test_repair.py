@@ -217,7 +217,7 @@ def saying(decisions: list[int]) -> nn.Module:
     [
         ([1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 1, 0], True),  # as many right as four times 1
         ([1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 1], False),
-        ([1, 1, 0, 0, 0, 0], [1, 0, 1, 0, 1, 0], False),  # the original is no better itself
+        ([1, 1, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0], False),  # the original is no better itself
     ],
 )
 def test_what_no_longer_tells_labels_apart_is_rejected(original, candidate, rejected) -> None:
@@ -228,6 +228,26 @@ def test_what_no_longer_tells_labels_apart_is_rejected(original, candidate, reje
     reason = "no more accurate than always predicting the most frequent class"
     assert trial.rejected == (reason if rejected else None)
     assert first.rejected is None
+
+
+def test_what_hardly_tells_classes_apart_is_rejected() -> None:
+    """Where one is rare, by chance it is right in most cases."""
+    y = np.arange(100) % 20 == 0
+    data = fn.Dataset.from_arrays(np.eye(100), y, np.arange(100) % 2)
+    found = []
+    for hits, alarms in ((5, 20), (4, 3), (1, 12), (1, 0)):
+        decisions = np.zeros(100, dtype=int)
+        decisions[np.flatnonzero(y)[:hits]] = decisions[np.flatnonzero(~y)[:alarms]] = 1
+        trial = (len(found), ({}, saying(decisions.tolist()), True), data, {"dp": 0.1})
+        found.append(run_trial(*trial, original=found[0] if found else None))
+    reasons = [None, None, "hardly tells the classes apart", None]
+    assert [trial.rejected for trial in found] == reasons
+
+
+def test_a_larger_gap_is_never_chosen_also_where_the_original_is_constant() -> None:
+    """Its gap is 0."""
+    constant = made_trial(0, 0.8, 0.0, "predicts one class alone")
+    assert choose([constant, made_trial(1, 0.79, 0.02)], {"dp": 0.1}).number == 0
 
 
 def test_an_unmet_limit_still_gives_the_nearest_candidate(parts, trained) -> None:

@@ -134,6 +134,29 @@ class Functional(nn.Module):
         return self.head(h.relu().mean(2))
 
 
+class Computed(nn.Module):
+    """Functional layers whose bias, or whose geometry, is computed.
+
+    Args:
+        call: The step.
+    """
+
+    def __init__(self, call: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.a, self.gain = nn.Conv1d(2, 4, 3), nn.Parameter(torch.ones(4))
+        self.b, self.head, self.call = nn.Linear(2, 4), nn.Linear(4, 1), call
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.call(self, x).relu().mean(2))
+
+
+COMPUTED = {
+    "conv1d": lambda m, x: functional.conv1d(x, m.a.weight, m.a.bias * m.gain),
+    "linear": lambda m, x: functional.linear(x.mT, m.b.weight, m.b.bias * m.gain).mT,
+    "conv1d, padded": lambda m, x: functional.conv1d(x, m.a.weight, padding=(x.shape[1],)),
+}
+
+
 def encoder(*, first: bool) -> nn.TransformerEncoder:
     """Torch's own, of two layers."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=first)
@@ -528,3 +551,13 @@ def test_convolutions_in_float64_are_torchs_own(  # noqa: PLR0917
     twin = _in_float64(nn.Sequential(layer), nn.Sequential, {})[0]
     assert type(twin) is _Convolution
     torch.testing.assert_close(twin(x), layer.double()(x).detach())
+
+
+@pytest.mark.parametrize("call", COMPUTED.values(), ids=COMPUTED.keys())
+def test_functional_layers_with_computed_arguments_have_no_rule(call) -> None:
+    """They are refused by name, and sliced by activation and gradient where modules can be."""
+    net = nn.Sequential(nn.Conv1d(2, 2, 1), Computed(call)).eval()
+    with pytest.raises(ModelError, match='contribution="gradient"') as caught:
+        fn.activation_paths(net, image(2, 6))
+    assert caught.value.code == "model-unsupported"
+    assert list(trace(net).neurons) == ["0"]

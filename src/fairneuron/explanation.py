@@ -29,8 +29,8 @@ class ConflictExplanation:
         layers: The number of hidden neurons of each layer, in order.
         gap: Score gap of the original model on the training data.
         gap_without: The same with the chosen neurons held at their mean activation.
-        gap_without_random: The same with as many random hidden neurons held instead, the mean of 10
-            draws.
+        gap_without_random: The same with as many random hidden neurons held instead (none of frozen
+            layers), the mean of 10 draws.
     """
 
     criteria: tuple[str, ...]
@@ -110,7 +110,12 @@ def explain_conflict(
     """
     seen = Activations(graph, data)
     means = seen.means()
-    everyone = [(name, unit) for name, own in seen.neurons.items() for unit in range(own.count)]
+    everyone = [
+        (name, unit)
+        for name, own in seen.neurons.items()
+        if any(graph.incoming[weight].requires_grad for weight in own.weights)
+        for unit in range(own.count)
+    ]
     generator = torch.Generator().manual_seed(seed)
 
     def gap_without(held: list[tuple[str, int]]) -> float:
@@ -125,7 +130,7 @@ def explain_conflict(
     return ConflictExplanation(
         criteria=tuple(criteria),
         neurons=tuple(neurons),
-        hidden=len(everyone),
+        hidden=sum(own.count for own in seen.neurons.values()),
         retrained=len(neurons) if retrained is None else retrained,
         layers={name: own.count for name, own in seen.neurons.items()},
         gap=gap_without([]),

@@ -19,7 +19,7 @@ import torch
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError
 from fairneuron.forward import evaluation, logits, placed, rows_at_once
-from fairneuron.graph import Graph, Heads, Layer, Recorder
+from fairneuron.graph import Elementwise, Graph, Heads, Layer, Layout, Recorder
 from fairneuron.models import Scores
 from fairneuron.units import Units, find_units
 
@@ -53,6 +53,8 @@ def hidden_neurons(graph: Graph, example: torch.Tensor) -> dict[str, Neurons]:
     found = []
     for name, layer in graph.neurons.items():
         weights, biases = graph.rows(layer)
+        if not weights:  # a fixed filter, say: there is nothing to retrain
+            continue
         count = len(graph.weight(layer))
         own = torch.arange(count)[:, None]
         layers = tuple(one for one in graph.hidden if graph.owner[one.index] == name)
@@ -61,7 +63,10 @@ def hidden_neurons(graph: Graph, example: torch.Tensor) -> dict[str, Neurons]:
         )
     for projections, heads in _attention(graph, example):
         at = next(i for i, one in enumerate(found) if one.name in projections)
-        found[at:] = [heads, *(one for one in found[at:] if one.name not in projections)]
+        rest = [one for one in found[at:] if one.name not in projections]
+        taken = any(one.name == heads.name for one in (*found[:at], *rest))
+        named = replace(heads, name=heads.layers[0].name) if taken else heads
+        found[at:] = [named, *rest]
     return {one.name: one for one in found}
 
 
@@ -76,7 +81,8 @@ def _attention(graph: Graph, example: torch.Tensor) -> Iterator[tuple[tuple[str,
         return
     found: dict[tuple[str, ...], list[Neurons]] = {}
     for layer in layers:
-        if (rows := _rows_of_heads(graph, units, layer)) is not None:
+        rows = _rows_of_heads(graph, units, layer)
+        if rows is not None and all(_only_for_heads(graph, name) for name in rows):
             found.setdefault(tuple(sorted(rows)), []).append(_heads(graph, layer, rows))
     read = Counter(name for projections in found for name in projections)
     for projections, same in found.items():
@@ -115,6 +121,20 @@ def _rows_of_heads(graph: Graph, units: Units, layer: Heads) -> dict[str, torch.
     return rows if rows and known == sum(map(len, of_head)) else None
 
 
+def _only_for_heads(graph: Graph, projection: str) -> bool:
+    """Whether nothing but attention reads what a layer, or one with its weights, computes."""
+    waiting = [index for index, name in graph.owner.items() if name == projection]
+    while waiting:
+        index = waiting.pop()
+        readers = [graph.layers[reader] for reader in graph.readers[index]]
+        if index == graph.output or not all(
+            isinstance(reader, (Heads, Layout, Elementwise)) for reader in readers
+        ):
+            return False
+        waiting += [reader.index for reader in readers if not isinstance(reader, Heads)]
+    return True
+
+
 def _heads(graph: Graph, layer: Heads, rows: Mapping[str, torch.Tensor]) -> Neurons:
     """The neurons of a layer of heads, by the rows of their projections."""
     weights: dict[str, torch.Tensor] = {}
@@ -123,11 +143,11 @@ def _heads(graph: Graph, layer: Heads, rows: Mapping[str, torch.Tensor]) -> Neur
         of_weight, of_bias = graph.rows(graph.neurons[projection])
         weights |= dict.fromkeys(of_weight, own)
         biases |= dict.fromkeys(of_bias, own)
-    modules = [name.split(".")[:-1] for name in (graph.neurons[p].weight for p in rows)]
-    if len(modules) > 1:  # of linear layers side by side, the module that has them
-        modules = [path[:-1] for path in modules]
-    path = modules[0] if all(path == modules[0] for path in modules) else []
-    return Neurons(".".join(path) or layer.name, len(own), (layer,), weights, biases)
+    owners = {graph.neurons[projection].weight.rpartition(".")[0] for projection in rows}
+    if len(owners) > 1:  # layers side by side: the module that has them
+        owners = {owner.rpartition(".")[0] for owner in owners}
+    name = owners.pop() if len(owners) == 1 else ""
+    return Neurons(name or layer.name, len(own), (layer,), weights, biases)
 
 
 class Activations:

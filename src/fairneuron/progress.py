@@ -49,8 +49,8 @@ def show_progress() -> Iterator[Progress]:
 
         def step(what: str, done: int, of: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what, total=of)
-            bar.update(tasks[what], completed=done, total=of)
+                tasks[what] = bar.add_task(what, total=of or None)
+            bar.update(tasks[what], completed=done, total=of or None)
 
         yield step
 
@@ -58,17 +58,20 @@ def show_progress() -> Iterator[Progress]:
 def _lines() -> Progress:
     """Plain lines, few of them."""
     begun: dict[str, float] = {}
-    told: dict[str, float] = {}
+    told: dict[str, tuple[float, int]] = {}
 
     def line(what: str, done: int, of: int) -> None:
         now = time.monotonic()
-        if what not in told:
-            begun[what] = told[what] = now
-            _say(f"{what} ({of} steps)")
-        elif now - told[what] >= _EVERY and done < of:
-            told[what] = now
+        last, before = told.get(what, (now, done + 1))
+        if done < before:  # begun, or begun again
+            begun[what] = now
+            _say(f"{what} ({of} steps)" if of else what)
+        elif now - last >= _EVERY and done != of:
             minutes, seconds = divmod(round(now - begun[what]), 60)
-            _say(f"{what}: {done} of {of} after {minutes}:{seconds:02}")
+            _say(f"{what}: {done}{f' of {of}' if of else ''} after {minutes}:{seconds:02}")
+        else:
+            now = last
+        told[what] = now, done
 
     return line
 

@@ -239,7 +239,9 @@ def _geometry(module: nn.Module) -> tuple[Any, ...]:
 
 def _geometry_of_call(given: Mapping[str, Any], kernel: Sequence[int]) -> tuple[Any, ...] | None:
     """The same of a functional convolution; None if the input says some of it."""
-    if any(isinstance(value, fx.Node) for name, value in given.items() if name in _GEOMETRY):
+    computed: list[fx.Node] = []
+    fx.map_arg([given.get(name) for name in _GEOMETRY], computed.append)
+    if computed:
         return None
 
     def each(name: str, default: int) -> tuple[int, ...]:
@@ -385,6 +387,8 @@ class _Builder:
         if node.target is not functional.linear and axes is None:
             return None
         if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+            return None
+        if isinstance(bias, fx.Node) and bias.op != "get_attr":
             return None
         name = str(weight.target)
         bias_name = str(bias.target) if isinstance(bias, fx.Node) else None

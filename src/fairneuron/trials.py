@@ -72,10 +72,13 @@ class Trial:
         """Validation accuracy, 0 if it diverged."""
         return (self.metrics["accuracy"] or 0.0) if self.metrics else 0.0
 
+    def defined(self, limit: Limit) -> bool:
+        """Whether all limited metrics are."""
+        return self.metrics is not None and all(self.metrics[name] is not None for name in limit)
+
     def eligible(self, limit: Limit) -> bool:
         """Whether it may be chosen: not rejected, and all limited metrics defined."""
-        defined = self.metrics is not None and all(self.metrics[name] is not None for name in limit)
-        return self.rejected is None and defined
+        return self.rejected is None and self.defined(limit)
 
     def gap(self, limit: Limit) -> float:
         """How far the limited metrics are from their best values, summed."""
@@ -122,8 +125,8 @@ def run_trial(
         limit: Metric to the worst value that is accepted.
         threshold: On the probability of class 1.
         train: More data, for the gaps.
-        original: The original's trial; if that is more accurate than a constant answer, a candidate
-            must be too.
+        original: The original's trial: a candidate must be more accurate than a constant answer if
+            that is, and keep a tenth of what its balanced accuracy has beyond chance.
     """
     settings, model, finite = candidate
     parts = [part for part in (valid, train) if part is not None]
@@ -149,11 +152,21 @@ def _rejected(trial: Trial, limit: Limit, original: Trial | None) -> str | None:
     assert audited is not None  # noqa: S101  # just made
     if np.count_nonzero(audited.counts.sum((0, 1))) < 2:
         return "predicts one class alone"
-    constant = audited.counts.sum((0, 2)).max() / audited.counts.sum()
-    if original is not None and trial.accuracy <= constant < original.accuracy:
-        return "no more accurate than always predicting the most frequent class"
+    if original is not None:
+        constant = audited.counts.sum((0, 2)).max() / audited.counts.sum()
+        if trial.accuracy <= constant < original.accuracy:
+            return "no more accurate than always predicting the most frequent class"
+        if _beyond_chance(original) > 0 and _beyond_chance(trial) < _beyond_chance(original) / 10:
+            return "hardly tells the classes apart"
     undefined = [name for name in limit if name in audited.undefined]
     return f"{undefined[0]} is undefined: {audited.undefined[undefined[0]]}" if undefined else None
+
+
+def _beyond_chance(trial: Trial) -> float:
+    """Balanced accuracy less that of a constant answer; 0 where it is undefined."""
+    assert trial.audit is not None and trial.metrics is not None  # noqa: S101, PT018  # just made
+    value = trial.metrics["balanced_accuracy"]
+    return 0.0 if value is None else value - 1 / trial.audit.counts.shape[1]
 
 
 def choose(trials: Sequence[Trial], limit: Limit) -> Trial:
@@ -166,7 +179,7 @@ def choose(trials: Sequence[Trial], limit: Limit) -> Trial:
     """
     original = trials[0]
     eligible = [trial for trial in trials if trial.eligible(limit)]
-    if original.eligible(limit):
+    if original.defined(limit):
         held = {
             name: bound
             for name, bound in limit.items()

@@ -35,8 +35,9 @@ def dataset_of_arrays(
     Args:
         arrays: "x" ``(n, features)``, "y" ``(n,)`` and "sensitive" (or "group") ``(n,)`` or ``(n,
             k)``; and, if wanted, "sensitive_names", "feature_names", "class_names", "weight" and
-            "split". Images x are ``(n, height, width)``, ``(n, height, width, channels)`` or ``(n,
-            channels, height, width)``, bytes or numbers, and need no "sensitive". Parts can have
+            "split". Images x are ``(n, channels, height, width)`` or ``(n, height, width,
+            channels)``, bytes or numbers, or ``(n, height, width)`` of bytes, and need no
+            "sensitive". Parts can have
             arrays of their own: "x_train", "y_train", "x_test", …
         sensitive: Which of the sensitive columns to compare; all unless given.
         positive: The label of ``y = 1``; may be left out for labels 0, 1, ….

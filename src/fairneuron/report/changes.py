@@ -132,7 +132,7 @@ def what_else_changed(result: Values) -> Iterator[Html]:
                 f"in {', '.join(groups)}."
             )
         if not rates:
-            told.append(f"No gap shrank by {'falls' if down else 'rises'} alone.")
+            told.append(f"No limited gap shrank by {'falls' if down else 'rises'} alone.")
     lost = [f"{g} ({_changed(changes[g, 'accuracy'])})" for g in test["lost_accuracy"]]
     told.append(
         f"Accuracy reliably fell in {', '.join(lost)}."
