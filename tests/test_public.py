@@ -63,6 +63,7 @@ DOCUMENTED = {
     "repair",
     "reproduce",
     "search",
+    "show_progress",
     "train_classifier",
 }
 

@@ -326,12 +326,19 @@ def test_networks_with_batch_statistics_are_retrained_gently() -> None:
 
 
 def test_figures_of_the_documentation() -> None:
-    """Those of docs/reproduction.md are in the page of the run."""
-    page = (ROOT / "experiments" / "results" / "reproduce" / "table7.md").read_text()
+    """Those of docs/reproduction.md are in the pages of the runs."""
     text = (ROOT / "docs" / "reproduction.md").read_text()
     text = text[text.index("## Table 7") :]
-    rows = [line for line in text.splitlines() if line.startswith("| ") and "±" in line]
-    assert rows
+    parts = text.split("### CIFAR-10, a small sample")
+    for part, name in zip(parts, ("table7", "table7-cifar10-sample"), strict=True):
+        page = (ROOT / "experiments" / "results" / "reproduce" / f"{name}.md").read_text()
+        rows = [line for line in part.splitlines() if line.startswith("| ") and "±" in line]
+        assert len(rows) == len(NAMES)
+        require_in(page, rows)
+
+
+def require_in(page: str, rows: list[str]) -> None:
+    """Each cell of the rows stands in the page's row of that name."""
     for row in rows:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         line = next(one for one in page.splitlines() if one.startswith(f"| {cells[0]} "))

@@ -127,7 +127,8 @@ class PathOptions:
 class PaperSettings(PathOptions):
     """The published recipe: samples with rare paths are retrained with dropout (Algorithm 1).
 
-    Of γ, θ and the dropout several values can be tried, in a sequence.
+    Of γ, θ and the dropout several values can be tried, in a sequence. ``contribution``, ``level``,
+    ``layers`` and ``similarity`` are those of ``PathOptions``.
 
     Attributes:
         gamma: In (0, 1]: share of a neuron's value that its synapses on the path explain.
@@ -136,10 +137,6 @@ class PaperSettings(PathOptions):
         dropout: In (0, 1): dropout probability, for networks without dropout layers of their own.
         drop: What is dropped when biased samples are trained: "random" neurons (Algorithm 1), or
             all "outside_path", the sample's own (section 1); then ``dropout`` plays no part.
-        contribution: As in ``activation_paths``; likewise the next three.
-        level: What a path is a set of, "synapses" or "units".
-        layers: "all", or the "last" one with weights.
-        similarity: In (0, 1), for rarity by similar paths; None for equal ones.
         schedule: Of the retraining.
     """
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,7 +108,7 @@ def train_together(
             several = jobs
             if len(jobs) == 1:  # a batch of one product is computed otherwise: other bits
                 several = [jobs[0], replace(jobs[0], model=copy.deepcopy(jobs[0].model))]
-            with reproducible(seed), torch.enable_grad():
+            with reproducible(seed), torch.enable_grad(), _without_hints():
                 together = _Together(
                     several, data, schedule, seed=seed, penalty=penalty, terms=terms
                 )
@@ -192,11 +193,18 @@ def _stackable(
     if (penalty is not None and own_rows) or not all(_has_plain_dropout(job) for job in jobs):
         return False
     muted = jobs[0].on_path is not None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "There is a performance drop")  # of a step seldom stacked
+    with _without_hints():
         return _runs_stacked(networks[0], data) and (
             muted or _same_anywhere(networks[0], data, schedule.batch_size)
         )
+
+
+@contextmanager
+def _without_hints() -> Iterator[None]:
+    """Without torch's word on each step that it stacks in a slow way."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        yield
 
 
 def _runs_stacked(network: nn.Module, data: Dataset) -> bool:
