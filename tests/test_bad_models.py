@@ -258,7 +258,7 @@ BAD: list[tuple[int, str, Callable[[], object], str, str, str]] = [
     (70, "hooks inside", lambda: nn.Sequential(with_(stack(), lambda m: m.register_forward_hook(
         lambda *a: 2 * a[-1]))), "", "", ""),
     (70, "other linear", lambda: with_(nn.Sequential(OwnLinear(5, 8), nn.Linear(8, 1)),
-     lambda m: parametrizations.weight_norm(m[0])), "", "model-no-hidden", "model-no-hidden"),
+     lambda m: parametrizations.weight_norm(m[0])), "", "model-unsupported", "model-unsupported"),
     (70, "no hidden layer", lambda: nn.Linear(5, 1), "", "model-no-hidden", "model-no-hidden"),
     (70, "constant", lambda: wired(lambda self, x: self.answer, answer=torch.ones(1)),
      *["model-output"] * 3),
@@ -281,7 +281,7 @@ BAD: list[tuple[int, str, Callable[[], object], str, str, str]] = [
      *["model-output"] * 3),
     (72, "made in inference mode", torch.inference_mode()(stack), "", "", ""),
     (72, "no neurons", no_neurons, "", "model-unsupported", "model-unsupported"),
-    (72, "quantised", quantised, "", "model-no-hidden", "model-frozen"),
+    (72, "quantised", quantised, "", "model-unsupported", "model-frozen"),
     (72, "compiled", lambda: torch.compile(stack(), backend="eager"), "", "model-untraceable",
      "model-untraceable"),
     (72, "scripted", scripted, "", "model-untraceable", "model-untraceable"),

@@ -47,6 +47,19 @@ def seeded(make: type[nn.Module]) -> nn.Module:
         return make()
 
 
+def test_a_network_whose_hidden_layers_have_no_rule_is_named() -> None:
+    """By the step, with what takes it; and that does."""
+    net = Reader().eval()
+    x = torch.arange(40).reshape(8, 5).remainder(9)
+    with pytest.raises(ModelError, match=r"LSTM at 'lstm'.*contribution=.gradient") as caught:
+        fn.activation_paths(net, x)
+    assert caught.value.code == "model-unsupported"
+    assert len(fn.activation_paths(net, x, contribution="gradient").path_of) == 8
+    words = fn.Dataset.from_arrays(x.numpy(), [0, 1] * 4, [0, 0, 1, 1] * 2)
+    with pytest.raises(ModelError, match=r"LSTM at 'lstm'.*Put a linear layer"):
+        fn.repair(net, words, words)
+
+
 def test_without_means_and_biases_each_layer_explains_the_whole_logit() -> None:
     """Rectifiers are homogeneous, so attributions of a layer's units sum to f (Euler)."""
     with torch.random.fork_rng():

@@ -80,7 +80,8 @@ def logits(model: Callable[[torch.Tensor], object], x: torch.Tensor) -> torch.Te
             "model-forward",
             f"The model's forward must run on {x.dtype} inputs of shape {tuple(x.shape)}",
             got=first_line(error),
-            cure="Check it with model(x).",
+            cure="Check it with model(x). Numbers of words come as such numbers, too: "
+            "x.long() in the forward makes them whole.",
         ) from error
     kind = f"{out.dtype}, {out.layout}" if isinstance(out, torch.Tensor) else type(out).__name__
     dense = isinstance(out, torch.Tensor) and out.layout == torch.strided

@@ -322,6 +322,14 @@ class _Builder:
         for one in graph.weighted:
             if not len(graph.weight(one)):
                 raise _unsupported(one.name, "a layer without units")
+        other = [layer for layer in graph.layers if isinstance(layer, Opaque)]
+        if not graph.hidden and other:
+            raise ModelError(
+                "model-unsupported",
+                "A hidden layer of neurons must be linear, convolutional or attention without masks",
+                got=f"{other[0].kind} at {other[0].name!r}, and linear layers at the output alone",
+                cure="Put a linear layer before the last one.",
+            )
         if not graph.hidden:
             raise ModelError(
                 "model-no-hidden",
