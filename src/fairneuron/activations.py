@@ -54,8 +54,8 @@ class Activations:
                 error.code,
                 error.rule,
                 got=error.got,
-                cure=f'{error.cure} Or activation_paths(..., contribution="gradient"): it takes any '
-                "network of modules with weights that can be differentiated.",
+                cure=f'{error.cure} Or activation_paths(..., contribution="gradient"): it takes '
+                "any network of modules with weights that can be differentiated.",
             ) from error
         self._module = _in_float64(self.graph.module, nn.Module, {}).eval()
         self.device = self.graph.device

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from fairneuron.conflict import Neuron
 from fairneuron.data.dataset import Dataset
 from fairneuron.forward import one_thread
 from fairneuron.gaps import data_gap
-from fairneuron.graph import Graph
-from fairneuron.neurons import Activations
+from fairneuron.graph import Convolution, Graph, Heads
+from fairneuron.neurons import Activations, Neurons
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class ConflictExplanation:
         gap_without: The same with the chosen neurons held at their mean activation.
         gap_without_random: The same with as many random hidden neurons held instead (none of frozen
             layers), the mean of 10 draws.
+        kinds: What the neurons of each layer are: "feature", "channel" or "head".
     """
 
     criteria: tuple[str, ...]
@@ -41,6 +43,7 @@ class ConflictExplanation:
     gap: float
     gap_without: float
     gap_without_random: float
+    kinds: dict[str, str] = field(default_factory=dict)
 
     @property
     def carried(self) -> float:
@@ -57,10 +60,12 @@ class ConflictExplanation:
 
     def sentence(self) -> str:
         """It in one sentence."""
-        layers: dict[str, int] = {}
-        for neuron in self.neurons:
-            layers[neuron.layer] = layers.get(neuron.layer, 0) + 1
-        where = ", ".join(f"{n} in layer {name!r}" for name, n in layers.items())
+        chosen = Counter(neuron.layer for neuron in self.neurons)
+        where = ", ".join(
+            f"{self._counted(chosen[name], name)} in layer {name!r}"
+            for name in self.layers
+            if name in chosen
+        )
         torn = sum(neuron.conflict > 0 for neuron in self.neurons)
         names = f"{len(self.neurons)} of {self.hidden} hidden neurons ({where})"
         held = f"{self.gap:.3f} with them, {self.gap_without:.3f} with them held at their mean"
@@ -71,6 +76,11 @@ class ConflictExplanation:
             f"as many random neurons carry {max(0.0, self.carried_by_random):.0%}. "
             f"Lowering the gap raises the loss on {torn} of them." + self._retrained()
         )
+
+    def _counted(self, many: int, layer: str) -> str:
+        if self.kinds.get(layer) != "head":
+            return str(many)
+        return f"{many} head{'s' if many != 1 else ''}"
 
     def _retrained(self) -> str:
         if self.retrained <= len(self.neurons):
@@ -136,4 +146,13 @@ def explain_conflict(
         gap=gap_without([]),
         gap_without=gap_without([(n.layer, n.unit) for n in neurons]),
         gap_without_random=sum(random) / len(random),
+        kinds={name: _kind(own) for name, own in seen.neurons.items()},
     )
+
+
+def _kind(neurons: Neurons) -> str:
+    """What the neurons of a layer are."""
+    first = neurons.layers[0]
+    if isinstance(first, Heads):
+        return "head"
+    return "channel" if isinstance(first, Convolution) else "feature"

@@ -80,8 +80,8 @@ class GradientSlicer:
                 "model-no-hidden",
                 "The network must have a hidden layer of units with weights",
                 got=f"{len({*used} - {_INPUT})} modules with weights",
-                cure="Layers are modules with weights, but for the last one: a linear model has none, "
-                "nor do weights count that no module of their own applies.",
+                cure="Layers are modules with weights, but for the last one: a linear model has "
+                "none, nor do weights count that no module of their own applies.",
             )
         self._kept = self._kept[-1:] if last else self._kept
         self.layers: list[tuple[str, tuple[slice, ...]]] = []

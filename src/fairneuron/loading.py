@@ -138,9 +138,18 @@ def load_parts(subject: Subject, table: Table | None = None) -> Parts:
         warn(
             "data-split",
             "The data are split here: rows that the model was trained on may be among the test "
-            "data; give your own split (--train/--test, --split-column) if you can",
+            f"data; give your own split ({_own_split(subject.data)}) if you can",
         )
     return parts
+
+
+def _own_split(choice: DataChoice) -> str:
+    """How the user's own split is given, for such data."""
+    if choice.kind == "arrays":
+        return "an array split with train, valid and test"
+    if choice.kind == "images" and choice.data not in KNOWN:
+        return f"a column split with train, valid and test in {TABLE}"
+    return "--train/--test, --split-column"
 
 
 def part_at(parts: Parts, index: int) -> Dataset:

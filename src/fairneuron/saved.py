@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairneuron.errors import DataError, OptionError, did_you_mean, require_range
+from fairneuron.errors import DataError, OptionError, did_you_mean, printable, require_range
 from fairneuron.io import read_folder, to_json, write_folder
 from fairneuron.limits import Limit
 
@@ -84,18 +84,20 @@ class Saved:
         delimiter: str | None = None,
         original: bool = False,
     ) -> str:
-        """Predicts a table or arrays, encoded as for the repair.
+        """Predicts a table, arrays or images, encoded as for the repair.
 
         Args:
-            data: The file; labels and sensitive columns that are no inputs may be missing.
+            data: The file, or the folder of images; labels and sensitive columns that are no inputs
+                may be missing.
             model: ``module:factory``, if the run was made with one.
             encode: ``module:function``, likewise.
             delimiter: Of a CSV file; as in the run unless given.
             original: Whether to predict with the model before the repair.
 
         Returns:
-            CSV with the columns "prediction" and "score", the probability of ``y = 1``; a line per
-            row.
+            CSV with a line per row: of images their "file", of arrays the "row", from 0; the
+            "prediction", a class by its name if that is known; and of two classes the "score", the
+            probability of ``y = 1``, of more the "probability" of the prediction.
 
         Raises:
             DataError: For data that do not fit the encoding.
@@ -112,11 +114,17 @@ class Saved:
             threshold, delimiter = self.encoding["threshold"], delimiter or self._delimiter
             require_range("threshold", threshold, 0, 1)
             schema, scaling = self._schema, self._scaling(len(names))
+            shape, labels = self._shape, self._classes
             texts = [str(name) for name in self.encoding["texts"]]
             if encode is None and schema is not None and [*schema.feature_names] != names:
                 raise ValueError("a schema of other features")
-        if schema is None:
+        place: tuple[str, Sequence[Any]] | None = None
+        if schema is None and data.is_dir():
+            x, files = _images(data, names, shape)
+            place = "file", [_inert(printable(file)) for file in files]
+        elif schema is None:
             x = _arrays(data, names)
+            place = "row", range(len(x))
         else:
             frame = read_table(data, delimiter=delimiter, text={*schema.texts, *texts})
             x = (
@@ -133,8 +141,9 @@ class Saved:
         check_model(network, tensor, feature_names=names)
         scores = probabilities(network, tensor)
         classes = predicted_classes(scores, threshold)
-        labels = None if schema is None else [schema.negative, schema.positive]
-        return _csv(classes, scores[:, 1], labels)
+        if len(labels) != scores.shape[1]:
+            labels = [str(k) for k in range(scores.shape[1])]
+        return _csv(classes, scores, labels, place)
 
     def choose(self, limit: Limit, *, interactive: bool = False) -> dict[str, Any]:
         """Chooses among the candidates anew, by their validation figures, and rewrites the folder.
@@ -235,6 +244,24 @@ class Saved:
             return None
         return Schema.from_dict(self.encoding["schema"])
 
+    @property
+    def _classes(self) -> list[str]:
+        """What the classes are called; empty where that was not kept."""
+        schema = self._schema
+        if schema is not None:
+            return [schema.negative, schema.positive]
+        return [str(name) for name in self._data.get("classes", [])]
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """Channels, height and width of the images of the repair; empty if it was of no images."""
+        return tuple(int(side) for side in self._data.get("shape", []))
+
+    @property
+    def _data(self) -> dict[str, Any]:
+        """What ``result.json`` says of the data."""
+        return dict(_json(self.files["result.json"])["data"])
+
     def _scaling(self, width: int) -> Scaling | None:
         import torch
 
@@ -306,6 +333,37 @@ def _arrays(path: Path, names: list[str]) -> np.ndarray[Any, Any]:
     return numbers
 
 
+def _images(
+    folder: Path, names: list[str], shape: tuple[int, ...]
+) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """The inputs of a folder of images, which must be as those of the repair; and its files."""
+    from fairneuron.data.arrays import as_read
+    from fairneuron.data.imagefolder import read_unlabelled
+
+    if len(shape) != 3:
+        raise DataError(
+            "data-file",
+            "A folder of images is for a run on images",
+            got=f"{folder}, and a run on rows of {len(names)} features",
+            cure="Give arrays (.npz with x).",
+        )
+    pixels, files = read_unlabelled(folder)
+    if len(pixels[0]) == 1:
+        pixels = pixels.repeat(shape[0], axis=1)  # grey ones among colours, as for the repair
+    if pixels.shape[1:] != shape:
+        raise DataError(
+            "data-shape",
+            f"Images must be of the repair's {_sides(shape)} (channels, height, width)",
+            got=_sides(pixels.shape[1:]),
+            cure="Make them as those were, or give them as .npz with an array x.",
+        )
+    return as_read(pixels), files
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))
+
+
 def _encoded(
     encode: str, frame: pd.DataFrame, schema: Schema, names: list[str]
 ) -> np.ndarray[Any, Any]:
@@ -342,14 +400,26 @@ def _require_width(x: np.ndarray[Any, Any], names: list[str]) -> None:
         raise DataError("data-empty", "There must be rows", got="none", cure="Check the file.")
 
 
-def _csv(classes: Any, scores: Any, labels: list[str] | None) -> str:
-    """The two columns as CSV; a text that a spreadsheet would run gets a quote before it."""
+def _csv(
+    classes: Any, scores: Any, labels: list[str], place: tuple[str, Sequence[Any]] | None
+) -> str:
+    """The columns as CSV; a text that a spreadsheet would run gets a quote before it.
+
+    Args:
+        classes: ``(n,)`` predicted classes.
+        scores: ``(n, classes)`` probabilities.
+        labels: Names of the classes.
+        place: Name and values of a first column that tells the rows apart.
+    """
     import pandas as pd
 
-    names = None if labels is None else [_inert(label) for label in labels]
-    predicted = classes if names is None else np.array(names, dtype=object)[classes]
-    table = pd.DataFrame({"prediction": predicted, "score": scores})
-    return table.to_csv(index=False, lineterminator="\n")
+    columns = {} if place is None else {place[0]: place[1]}
+    columns["prediction"] = np.array([_inert(label) for label in labels], dtype=object)[classes]
+    if scores.shape[1] == 2:
+        columns["score"] = scores[:, 1]
+    else:
+        columns["probability"] = scores[np.arange(len(scores)), classes]
+    return pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
 
 
 def _inert(label: str) -> str:

@@ -193,7 +193,7 @@ def stopped_command(folder: Path, asked: Mapping[str, str | None]) -> list[str]:
         raise OptionError(
             "option-run",
             "The folder must be of a command that was stopped",
-            got=f"{folder} without {FILE}, as one is when all is done",
+            got=_without_state(folder),
             cure="Give the --out folder of 'fairneuron repair', 'compare' or 'reproduce'.",
         )
     with State(folder) as state:
@@ -224,6 +224,20 @@ def stopped_command(folder: Path, asked: Mapping[str, str | None]) -> list[str]:
             )
         words = without_option(option, words) + ([] if given is None else [option, given])
     return [*words, "--out", os.fspath(folder)]
+
+
+def _without_state(folder: Path) -> str:
+    """What a folder without a state is: finished, or one that no command began."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        return f"{folder}, which is no folder ({error.strerror})"
+    if not names:
+        return f"{folder}, which is empty: nothing was begun in it, or it was stopped before that"
+    results = {path.stem for path in folder.glob("*.json")}
+    if "manifest.json" in names or any(f"{name}.md" in names for name in results):
+        return f"{folder}, which is finished: all of its results are there"
+    return f"{folder} without {FILE}: nothing was begun in it"
 
 
 def without_option(option: str, words: Sequence[str]) -> list[str]:

@@ -326,7 +326,8 @@ class _Builder:
         if not graph.hidden and other:
             raise ModelError(
                 "model-unsupported",
-                "A hidden layer of neurons must be linear, convolutional or attention without masks",
+                "A hidden layer of neurons must be linear, convolutional, or attention without a "
+                "mask",
                 got=f"{other[0].kind} at {other[0].name!r}, and linear layers at the output alone",
                 cure="Put a linear layer before the last one.",
             )

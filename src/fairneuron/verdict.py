@@ -24,6 +24,7 @@ from fairneuron.metrics.definitions import (
     POSITIVE,
     Counts,
     Floats,
+    class_accuracies,
     false_positive_rate,
     group_accuracy,
     selection_rate,
@@ -154,8 +155,24 @@ class Change:
         return text
 
 
+class _Moved:
+    """What a paired interval says of after - before."""
+
+    interval: Interval | None
+
+    @property
+    def rose(self) -> bool:
+        """Whether it reliably rose: the interval lies above zero."""
+        return self.interval is not None and self.interval[0] > 0
+
+    @property
+    def fell(self) -> bool:
+        """Whether it reliably fell: the interval lies below zero."""
+        return self.interval is not None and self.interval[1] < 0
+
+
 @dataclass(frozen=True)
-class GroupChange:
+class GroupChange(_Moved):
     """A rate of one group before and after.
 
     Attributes:
@@ -171,16 +188,6 @@ class GroupChange:
     before: float | None
     after: float | None
     interval: Interval | None
-
-    @property
-    def rose(self) -> bool:
-        """Whether it reliably rose: the interval lies above zero."""
-        return self.interval is not None and self.interval[0] > 0
-
-    @property
-    def fell(self) -> bool:
-        """Whether it reliably fell: the interval lies below zero."""
-        return self.interval is not None and self.interval[1] < 0
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> GroupChange:
@@ -209,6 +216,48 @@ class GroupChange:
 
 
 @dataclass(frozen=True)
+class ClassChange(_Moved):
+    """The accuracy on the samples of one class before and after.
+
+    Attributes:
+        name: The class.
+        n: Its samples.
+        before: Of the original model; None without samples.
+        after: Of the repaired one.
+        interval: 95 % interval of after - before, paired bootstrap; None if undefined.
+    """
+
+    name: str
+    n: int
+    before: float | None
+    after: float | None
+    interval: Interval | None
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ClassChange:
+        """Restores what ``to_dict`` gave."""
+        name, n = fields["class"], fields["n"]
+        if not isinstance(name, str) or type(n) is not int:
+            raise TypeError("a class must have a name and a number of samples")
+        before, after = _optional(fields["before"]), _optional(fields["after"])
+        return cls(name, n, before, after, _interval(fields["interval"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {
+            "class": self.name,
+            "n": self.n,
+            "before": self.before,
+            "after": self.after,
+            "interval": None if self.interval is None else list(self.interval),
+        }
+
+    def sentence(self) -> str:
+        """It in a few words, for a class with samples."""
+        return f"class {self.name} ({self.before:.3f} → {self.after:.3f})"
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether a repair helped on some data.
 
@@ -220,6 +269,7 @@ class Verdict:
         flips: Per group how many predictions changed, to 1 and away from 1.
         groups: Before and after for every rate of every group that is compared.
         positive_outcome: What ``y = 1`` is to a person, "favourable" or "harmful"; None if unknown.
+        classes: Before and after for the accuracy of every class.
     """
 
     outcome: str
@@ -229,6 +279,7 @@ class Verdict:
     flips: tuple[dict[str, Any], ...]
     groups: tuple[GroupChange, ...]
     positive_outcome: str | None = None
+    classes: tuple[ClassChange, ...] = ()
 
     def __repr__(self) -> str:
         return f"Verdict({self.sentence()})"
@@ -292,7 +343,7 @@ class Verdict:
             f"{self.outcome.capitalize()} on {self.on} data (n = {self.n}): {limits}.{lost}"
             + self._told(self.levelled_down, down=True)
             + self._told(self.only_raised, down=False)
-            + _told_accuracy(self.lost_accuracy)
+            + self._told_accuracy()
         )
 
     def _told(self, changes: tuple[GroupChange, ...], *, down: bool) -> str:
@@ -305,6 +356,15 @@ class Verdict:
             f"and reliably {against} in no group."
             for rate in _rates(changes)
         )
+
+    def _told_accuracy(self) -> str:
+        """Whose accuracy fell: of groups, if there are several; of classes, if a limit is theirs."""
+        lost: list[GroupChange | ClassChange] = []
+        if len({c.group for c in self.groups}) > 1:
+            lost += self.lost_accuracy
+        if any(METRICS[c.metric].between_classes for c in self.limits):
+            lost += (c for c in self.classes if c.fell)
+        return f" Accuracy fell in {', '.join(c.sentence() for c in lost)}." if lost else ""
 
     def under(self, limit: Limit) -> Verdict:
         """The same figures, judged under another limit.
@@ -331,6 +391,7 @@ class Verdict:
             "only_raised": _rates(self.only_raised),
             "lost_accuracy": [c.group for c in self.lost_accuracy],
             "positive_outcome": self.positive_outcome,
+            "classes": [c.to_dict() for c in self.classes],
         }
 
     @classmethod
@@ -341,13 +402,15 @@ class Verdict:
         changes = {name: Change.from_dict(name, fields["changes"][name]) for name in METRICS}
         flips = tuple(_flip(flip) for flip in fields["flips"])
         groups = tuple(GroupChange.from_dict(group) for group in fields["groups"])
-        means = fields.get("positive_outcome")  # older results have none
+        newer = {"positive_outcome", "classes"}  # older results have none
+        classes = tuple(ClassChange.from_dict(one) for one in fields.get("classes", ()))
+        means = fields.get("positive_outcome")
         if means not in (None, *OUTCOMES):
             raise ValueError(f"y = 1 is one of {', '.join(OUTCOMES)}")
         on, n = str(fields["on"]), int(fields["n"])
-        found = cls(_outcome(changes), on, n, changes, flips, groups, means)
+        found = cls(_outcome(changes), on, n, changes, flips, groups, means, classes)
         expected = found.to_dict()
-        if set(fields) | {"positive_outcome"} != set(expected):
+        if set(fields) | newer != set(expected):
             raise ValueError(f"a verdict has {', '.join(expected)}")
         for name in expected:
             if name in fields and name != "sentence" and expected[name] != fields[name]:
@@ -364,10 +427,6 @@ def _flip(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rates(changes: tuple[GroupChange, ...]) -> list[str]:
     return list(dict.fromkeys(c.rate for c in changes))
-
-
-def _told_accuracy(changes: tuple[GroupChange, ...]) -> str:
-    return f" Accuracy fell in {', '.join(c.sentence() for c in changes)}." if changes else ""
 
 
 def _optional(value: Any) -> float | None:
@@ -435,8 +494,11 @@ def judge(
         data.require_groups()
     pair = _Pair(before, after, data, threshold, seed)
     changes = {name: pair.change(name, bounds.get(name)) for name in METRICS}
-    flips, groups = pair.flips(), pair.groups()
-    return Verdict(_outcome(changes), on, len(data), changes, flips, groups, positive_outcome)
+    return Verdict(
+        *(_outcome(changes), on, len(data), changes, pair.flips(), pair.groups()),
+        positive_outcome=positive_outcome,
+        classes=pair.classes(),
+    )
 
 
 _Drawn = dict[Callable[[Counts], Floats], Floats]
@@ -523,7 +585,7 @@ class _Pair:
                 for metric in METRICS.values():
                     source = table if metric.source == "counts" else histogram
                     found[model].setdefault(metric.of, []).append(metric.of(source))
-                for rate in RATES.values():
+                for rate in (*RATES.values(), class_accuracies):
                     found[model].setdefault(rate, []).append(rate(table))
         before, after = ({k: np.concatenate(v) for k, v in f.items()} for f in found)
         return before, after
@@ -556,6 +618,18 @@ class _Pair:
                         None if before is None else _expanded(new[:, g] - old[:, g], int(moved[g]))
                     )
                     found.append(GroupChange(rows[0]["group"], rate, before, after, bounds))
+        return tuple(found)
+
+    def classes(self) -> tuple[ClassChange, ...]:
+        """What happened to the accuracy of every class."""
+        old, new = (drawn[class_accuracies] for drawn in self._drawn[False])  # (draws, classes)
+        was, became = (predicted == self.data.y for predicted in self.predicted)
+        moved = np.bincount(self.data.y[was != became], minlength=old.shape[1])
+        found = []
+        for k, (before, after) in enumerate(zip(*(a.classes for a in self.audits), strict=True)):
+            bounds = _expanded(new[:, k] - old[:, k], int(moved[k])) if before["n"] else None
+            values = before["accuracy"], after["accuracy"]
+            found.append(ClassChange(before["class"], before["n"], *values, bounds))
         return tuple(found)
 
     def flips(self) -> tuple[dict[str, Any], ...]:

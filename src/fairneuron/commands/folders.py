@@ -30,10 +30,16 @@ from fairneuron.subject import require_path
 
 def predict(
     folder: Annotated[Path, typer.Argument(help="A run folder that 'fairneuron repair' wrote.")],
-    data: Annotated[Path, typer.Argument(help="A table or arrays, as for the repair; no labels.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="A table, arrays or a folder of images (by class or not), as for the repair; no "
+            "labels."
+        ),
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(help="CSV file to write: prediction, score.", show_default="standard output"),
+        typer.Option(help="CSV file to write.", show_default="standard output"),
     ] = None,
     original: Annotated[
         bool, typer.Option("--original", help="Predict with the model as it was before the repair.")
@@ -43,14 +49,20 @@ def predict(
     delimiter: Delimiter = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
-    """Predict new data with a repaired model, encoded as for its repair."""
+    """Predict new data with a repaired model, encoded as for its repair.
+
+    The answer is CSV. Of images it has their file, of arrays the row, from 0. prediction is the
+    label or class by its name. score is the probability of y = 1; of more than two classes there is
+    probability instead, that of the prediction.
+    """
     from fairneuron.saved import Saved
 
     require_path("model", model)
     require_path("encode", encode)
     saved = Saved.read(folder)
     saved.require_code(model=model, encode=encode)
-    require_file(data)
+    if not data.is_dir() or saved.encoding.get("kind") != "arrays":
+        require_file(data)
     if out is not None:
         require_free_file(out, overwrite=overwrite)
     with redirect_stdout(sys.stderr):

@@ -9,7 +9,7 @@ import typer
 
 from fairneuron.commands.common import On, at_work, print_json, resumable
 from fairneuron.configured import configured
-from fairneuron.errors import require_known
+from fairneuron.errors import OptionError, require_known
 from fairneuron.options import AsJson, checked, names_of
 from fairneuron.report.terminal import to_stdout
 from fairneuron.reproduce.paper import TITLES
@@ -39,9 +39,14 @@ def reproduce(  # typer reads options from a function's parameters
         ),
     ],
     seeds: Annotated[
-        int,
-        typer.Option(min=1, max=10_000, help="How many times all is done, each with another seed."),
-    ] = 10,
+        int | None,
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="How many times all is done, each with another seed.",
+            show_default="10; with --quick 1",
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -83,6 +88,13 @@ def reproduce(  # typer reads options from a function's parameters
     as it comes; 'fairneuron resume', or the same command, goes on after a stop.
     """
     require_known("option-reproduce", "experiment", name, (*TITLES, ALL))
+    if quick and seeds not in (None, 1):
+        raise OptionError(
+            "option-seeds",
+            "--quick is of one seed",
+            got=f"--seeds {seeds}",
+            cure="Leave one of the two out.",
+        )
     check_place(on)
     require_place(out)
 
@@ -99,7 +111,7 @@ def reproduce(  # typer reads options from a function's parameters
             run_experiment(
                 each,
                 run,
-                seeds=seeds,
+                seeds=seeds or 10,
                 data=parts,
                 sample=sample,
                 quick=quick,

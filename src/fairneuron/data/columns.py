@@ -5,6 +5,7 @@ What a sensitive column must be is in ``groups``, what an input must be in ``inp
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +58,8 @@ def require_columns(frame: pd.DataFrame, wanted: Sequence[str]) -> None:
             problems.found.append(
                 DataError(
                     "data-no-column",
-                    "A named column must exist",
-                    got=repr(name),
+                    f"The table must have the column {name!r}",
+                    got="none of that name",
                     cure=did_you_mean(name, frame.columns),
                 )
             )
@@ -117,7 +118,8 @@ def fit_labels(column: pd.Series[Any], positive: object) -> tuple[str, str]:
             "data-positive",
             f"The positive label of {column.name!r} must be named",
             got=f"values {values[0]!r} and {values[1]!r}",
-            cure="Say which one counts as y = 1, for example positive=" + repr(values[1]) + ".",
+            cure="Say which one counts as y = 1, for example --positive "
+            f"{shlex.quote(values[1])}, in Python positive={values[1]!r}.",
         )
     chosen = values[1] if positive is None else _value(positive)
     if chosen not in values:

@@ -435,6 +435,7 @@ class Dataset:
             "features": len(self.feature_names),
             **({} if self.x.ndim == 2 else {"shape": list(self.x.shape[1:])}),
             "positive": self.positive,
+            **({"classes": list(self.class_names)} if self.class_names else {}),
             "sensitive": list(self.sensitive_names),
             "groups": groups,
         }

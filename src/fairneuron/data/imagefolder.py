@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ TABLE = "labels.csv"
 _FILE, _LABEL, _SPLIT = "file", "label", "split"
 _MOST_FILES = 1 << 22
 _MOST_VALUES = 1 << 31
-_DEEPEST = 3
+_DEEPEST, _DEEPEST_LISTED = 3, 16  # levels; the latter where a table names the files
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ def read_images(
 
     A folder is ``CLASS/FILE``, or ``GROUP/CLASS/FILE``; the names of its folders are the labels and
     groups. Or a table ``labels.csv`` in it has a row per image: the columns ``file`` (its path in
-    the folder) and ``label`` (the folder it lies in unless there is such a column), if wanted
+    the folder, up to 16 levels deep) and ``label`` (the folder it lies in unless there is such a column), if wanted
     ``split``, and sensitive columns.
 
     Args:
@@ -106,6 +107,26 @@ def read_images(
     return replace(data, part=listed.part)
 
 
+def read_unlabelled(folder: Path) -> tuple[Pixels, list[str]]:
+    """Images to predict, with their paths in the folder.
+
+    Args:
+        folder: As for ``read_images``, or one that holds files alone. ``labels.csv``, if it is
+            there, says which, and in which order; it needs no column but ``file``.
+
+    Returns:
+        ``(n, 1 or 3, height, width)``, and the files.
+
+    Raises:
+        DataError: For images that cannot be read, and links out of the folder.
+        OptionError: Without Pillow.
+    """
+    files, table = image_files(folder), _table(folder)
+    if table is not None:
+        files = _named_files(table, files)
+    return _pixels(folder, files, None), files
+
+
 def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if size is None:
         return None
@@ -128,9 +149,10 @@ def image_files(folder: Path) -> list[str]:
 
     Raises:
         DataError: For other files, links to folders and out of the folder, and more than three
-            levels.
+            levels, or 16 where ``labels.csv`` names the files.
     """
-    found = sorted(_walk(folder, folder.resolve(), ()))
+    deepest = _DEEPEST_LISTED if (folder / TABLE).is_file() else _DEEPEST
+    found = sorted(_walk(folder, folder.resolve(), (), deepest))
     if not found:
         raise DataError(
             "data-empty",
@@ -143,7 +165,7 @@ def image_files(folder: Path) -> list[str]:
     return found
 
 
-def _walk(folder: Path, root: Path, above: tuple[str, ...]) -> Iterator[str]:
+def _walk(folder: Path, root: Path, above: tuple[str, ...], deepest: int) -> Iterator[str]:
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
@@ -156,9 +178,14 @@ def _walk(folder: Path, root: Path, above: tuple[str, ...]) -> Iterator[str]:
         if place.is_dir():
             if entry.is_symlink():
                 raise _strange(place, "a link to a folder", "Copy the images there.")
-            if len(here) >= _DEEPEST:
-                raise _strange(place, "a folder too deep", "The deepest is GROUP/CLASS/FILE.")
-            yield from _walk(place, root, here)
+            if len(here) >= deepest:
+                raise _strange(
+                    place,
+                    "a folder too deep",
+                    f"The deepest is GROUP/CLASS/FILE, or {_DEEPEST_LISTED} levels where {TABLE} "
+                    "names the files.",
+                )
+            yield from _walk(place, root, here, deepest)
             continue
         if not entry.name.lower().endswith(ENDINGS):
             raise _strange(place, "another file", f"Keep {', '.join(ENDINGS)} alone in there.")
@@ -183,10 +210,9 @@ def _strange(path: Path, got: str, cure: str) -> DataError:
 
 def _listed(folder: Path, sensitive: Sequence[str]) -> _Listed:
     files = image_files(folder)
-    if (folder / TABLE).is_file():
-        if _leaves(folder / TABLE, folder.resolve()):
-            raise _strange(folder / TABLE, "a link out of the folder", "Copy the table there.")
-        return _by_table(folder, files, sensitive)
+    table = _table(folder)
+    if table is not None:
+        return _by_table(table, files, sensitive)
     paths = [file.split("/") for file in files]
     depths = {len(parts) for parts in paths}
     if len(depths) > 1 or depths == {1}:
@@ -206,11 +232,32 @@ def _listed(folder: Path, sensitive: Sequence[str]) -> _Listed:
     return _Listed(files, [parts[-2] for parts in paths], groups)
 
 
-def _by_table(folder: Path, files: Sequence[str], sensitive: Sequence[str]) -> _Listed:
-    table = read_table(folder / TABLE, text={_FILE, _LABEL, _SPLIT})
+def _table(folder: Path) -> pd.DataFrame | None:
+    """``labels.csv`` of a folder, if it has one."""
+    if not (folder / TABLE).is_file():
+        return None
+    if _leaves(folder / TABLE, folder.resolve()):
+        raise _strange(folder / TABLE, "a link out of the folder", "Copy the table there.")
+    return read_table(folder / TABLE, text={_FILE, _LABEL, _SPLIT})
+
+
+def _by_table(table: pd.DataFrame, files: Sequence[str], sensitive: Sequence[str]) -> _Listed:
     own = [str(c) for c in table.columns if c not in {_FILE, _LABEL, _SPLIT}]
     chosen = list(dict.fromkeys(sensitive)) or own
-    require_columns(table, [_FILE, *chosen])
+    given = _named_files(table, files, chosen)
+    return _Listed(
+        given,
+        _labels_of(table, given),
+        {column: table[column].tolist() for column in chosen},
+        part_of_words(table[_SPLIT]) if _SPLIT in table else None,
+    )
+
+
+def _named_files(
+    table: pd.DataFrame, files: Sequence[str], columns: Sequence[str] = ()
+) -> list[str]:
+    """The images that a table names, in its order; it must have these columns, too."""
+    require_columns(table, [_FILE, *columns])
     known, given = set(files), [str(file) for file in table[_FILE]]
     lost = [file for file in given if file not in known]
     if lost:
@@ -230,12 +277,7 @@ def _by_table(folder: Path, files: Sequence[str], sensitive: Sequence[str]) -> _
         )
     if len(given) < len(files):
         warn("data-unlisted", f"{len(files) - len(given)} images are not in {TABLE}: left out")
-    return _Listed(
-        given,
-        _labels_of(table, given),
-        {column: table[column].tolist() for column in chosen},
-        part_of_words(table[_SPLIT]) if _SPLIT in table else None,
-    )
+    return given
 
 
 def _labels_of(table: pd.DataFrame, files: Sequence[str]) -> list[str]:
@@ -274,7 +316,8 @@ def _classes(labels: Sequence[str], positive: str | None) -> tuple[Ints, list[st
             "data-positive",
             "The positive label must be named",
             got=f"values {names[0]} and {names[1]}",
-            cure=f"For example positive={names[1]!r}.",
+            cure=f"For example --positive {shlex.quote(names[1])}, in Python "
+            f"positive={names[1]!r}.",
         )
     if positive is not None:
         if len(names) != 2 or positive not in names:
@@ -306,7 +349,7 @@ def _pixels(folder: Path, files: Sequence[str], size: tuple[int, int] | None) ->
                 "data-too-large",
                 f"Images can have at most {_MOST_VALUES >> 20} million numbers together",
                 got=f"{len(files)} images of {' × '.join(map(str, read[0].shape))}",
-                cure="Give fewer, or smaller ones with size=.",
+                cure="Give fewer, or smaller ones; in Python size= makes them smaller.",
             )
     problems.settle()
     channels = max(pixels.shape[0] for pixels in read)
@@ -325,5 +368,5 @@ def _other_size(first: str, before: Pixels, file: str, now: Pixels) -> DataError
         "All images must be of one size",
         got=f"{printable(first)} of {' × '.join(map(str, before.shape[1:]))}, "
         f"{printable(file)} of {' × '.join(map(str, now.shape[1:]))}",
-        cure="Resize them with size=.",
+        cure="Resize the files, or in Python read_images(..., size=64).",
     )

@@ -5,6 +5,8 @@ Arrays x of two dimensions are tables; those of more are images.
 
 from __future__ import annotations
 
+import difflib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,10 +19,18 @@ from fairneuron.data.csvfile import duplicate_column
 from fairneuron.data.groups import require_groups
 from fairneuron.data.parts import part_of_array
 from fairneuron.data.tables import EXACT, UNKNOWN
-from fairneuron.errors import DataError, did_you_mean, require_known
+from fairneuron.errors import DataError, did_you_mean, printable, require_known, warn
 
 if TYPE_CHECKING:
     from fairneuron.data.dataset import Dataset
+
+
+_OF_ROWS, _PARTS = ("x", "y", "sensitive", "group", "weight"), ("train", "valid", "test")
+_NAMES = (
+    *_OF_ROWS,
+    *("sensitive_names", "feature_names", "class_names", "split"),
+    *(f"{key}_{part}" for key in _OF_ROWS for part in _PARTS),
+)
 
 
 def dataset_of_arrays(
@@ -48,6 +58,7 @@ def dataset_of_arrays(
     """
     from fairneuron.data.dataset import Dataset
 
+    _warn_unread(arrays)
     arrays = _whole(arrays)
     images = "x" in arrays and arrays["x"].ndim > 2
     for key in ("x", "y") if images and not sensitive else ("x", "y", "sensitive"):
@@ -67,7 +78,7 @@ def dataset_of_arrays(
     require_shapes(x, y, groups, filled=True)
     _require_plain(y, groups)
     labels, meant = _labels(y, positive)
-    if images and positive is not None:
+    if positive is not None:
         classes = [next(v for v in np.unique(label_texts(y)).tolist() if v != positive), positive]
     elif classes and len(classes) > 1:
         meant = classes[1]
@@ -88,13 +99,22 @@ def dataset_of_arrays(
     return data if split is None else replace(data, part=part_of_array(split, len(data)))
 
 
+def _warn_unread(arrays: Mapping[str, Array]) -> None:
+    """Warns of arrays whose names say nothing to us: a misspelt one would be missed in silence."""
+    for name in arrays:
+        if name not in _NAMES:
+            near = difflib.get_close_matches(name[:100], _NAMES, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            warn("data-unread", f"The array {printable(name[:100])!r} is not read{hint}")
+
+
 def _whole(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Arrays of parts (x_train, …) one below the other, with "split"; "group" as "sensitive"."""
     found = {key: np.asarray(array) for key, array in arrays.items()}
     if "x" not in found and {"x_train", "x_test"} <= set(found):
-        parts = [p for p in ("train", "valid", "test") if f"x_{p}" in found]
+        parts = [p for p in _PARTS if f"x_{p}" in found]
         counts = [len(np.atleast_1d(found[f"x_{p}"])) for p in parts]
-        for key in ("x", "y", "sensitive", "group", "weight"):
+        for key in _OF_ROWS:
             pieces = [found.pop(f"{key}_{p}") for p in parts if f"{key}_{p}" in found]
             if pieces and (
                 len(pieces) < len(parts) or len({(a.shape[1:], a.dtype.kind) for a in pieces}) > 1
@@ -197,7 +217,8 @@ def _labels(y: Array, positive: str | None) -> tuple[Array, str]:
                 "data-positive",
                 "The positive label must be named",
                 got=f"values {values[0]} and {values[1]}",
-                cure=f"For example --positive {values[1]}.",
+                cure=f"For example --positive {shlex.quote(str(values[1]))}, in Python "
+                f"positive={str(values[1])!r}.",
             )
         return y, "1"
     known = [str(value) for value in values]
