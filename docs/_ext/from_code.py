@@ -30,6 +30,7 @@ def fill(text: str) -> str:
     made = {"commands": commands, "codes": codes}
     text = re.sub(r"<!-- (commands|codes) -->", lambda found: made[found[1]](), text)
     text = re.sub(r"\]\(\.\./(CHANGELOG|CONTRIBUTING|SECURITY)\.md", _page_of, text)
+    text = re.sub(r"\]\(\.\./(examples/\w+)\.ipynb", r"](\1.md", text)
     text = re.sub(r"(?<=\d) (/|×)(?: (?=\d))?(?=.*\|)", _unbroken, text)
     return re.sub(r"<!-- notebook (\S+) -->", lambda found: notebook(ROOT / found[1]), text)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fairneuron.markup import Html, el, signed, table
+from fairneuron.markup import Html, el, table
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report.markdown import shown_metrics
 from fairneuron.report.page import bullets, note
 from fairneuron.report.parts import (
     RATES,
-    READING,
     REFERENCE,
     SAYS_RATE,
     Values,
@@ -19,16 +18,21 @@ from fairneuron.report.parts import (
     between,
     bounds_of,
     by_column,
+    changed,
+    class_figure,
+    class_rows,
     floor_of,
     gap_figures,
     limit_text,
     loss_text,
     number,
     rate_figure,
+    reading,
     reference_accuracy,
     title_of,
     with_interval,
 )
+from fairneuron.report.scope import scope_of
 from fairneuron.verdict import EQUALISED, one_sided_title
 
 
@@ -49,8 +53,18 @@ def before_and_after(result: Values) -> Iterator[Html]:
     rows.insert(1, (REFERENCE, reference, reference, "", ""))  # beside accuracy
     head = ("metric", "before", "after", "noise floor", "limit")
     yield table(f"Metrics on test data, n = {before['n']:,}", head, rows)
-    yield note(READING)
-    both = {"before": before, "after": after}
+    yield note(reading(before))
+    both, scope = {"before": before, "after": after}, scope_of(before)
+    if scope.classes:
+        yield el("h3", "By class")
+        yield class_figure(both)
+        yield table(
+            "Accuracy: share of the samples of a class that are predicted right",
+            ("class", "n", "before", "after", "change"),
+            class_rows(both, result["verdicts"]["test"]),
+        )
+    if not scope.groups:
+        return
     yield from gap_figures(both, limit)
     yield el("h3", "By group")
     rates = list(dict.fromkeys(rate for name in limit for rate in EQUALISED[name]))
@@ -71,7 +85,7 @@ def _rate_table(before: Values, after: Values, rate: str, changes: Mapping[Any, 
                 old["group"],
                 f"{base_of(old, rate):,}",
                 *(between(row[rate], bounds_of(row, rate)) for row in (old, new)),
-                "not compared" if change is None else _changed(change),
+                "not compared" if change is None else changed(change),
             )
         )
     caption = f"{RATES[rate].capitalize()}: {SAYS_RATE[rate]}"
@@ -80,17 +94,6 @@ def _rate_table(before: Values, after: Values, rate: str, changes: Mapping[Any, 
 
 def _changes_by(result: Values) -> dict[tuple[str, str], Values]:
     return {(c["group"], c["rate"]): c for c in result["verdicts"]["test"]["groups"]}
-
-
-def _changed(change: Values) -> str:
-    if change["before"] is None or change["after"] is None:
-        return "undefined"
-    moved = signed(change["after"] - change["before"])
-    if change["interval"] is None:
-        return moved
-    low, high = change["interval"]
-    reliable = ", reliable" if low > 0 or high < 0 else ""
-    return f"{moved} ({signed(low)} to {signed(high)}){reliable}"
 
 
 def what_else_changed(result: Values) -> Iterator[Html]:

@@ -22,7 +22,18 @@ from fairneuron.report.governance import (
     repair_card,
     selected_text,
 )
-from fairneuron.report.parts import REFERENCE, loss_text, reference_accuracy, reference_text
+from fairneuron.report.parts import (
+    ONE_CLASS,
+    REFERENCE,
+    class_rows,
+    labels_of,
+    loss_text,
+    neuron_of,
+    reference_accuracy,
+    reference_text,
+    undefined_texts,
+)
+from fairneuron.report.scope import scope_of
 
 SHOWN = (
     "accuracy",
@@ -38,32 +49,29 @@ SHOWN = (
 
 """The metrics of every report; ``shown_metrics`` has more."""
 CHANGE_COLUMNS = ("change in", "selection rate", "TPR", "FPR", "accuracy")
+CLASS_COLUMNS = ("class", "n", "accuracy before", "accuracy after", "change")
 
 
 def report(result: dict[str, Any]) -> str:
     """Returns the report of a run; ``result`` is what ``Run.to_dict`` gives."""
+    scope = scope_of(result["before"])
     sections = [
         "# FairNeuron report",
         f"**{_escape(result['verdicts']['test']['sentence'])}**",
         _choice(result),
         "## Before and after, on test data",
         before_and_after(result),
-        "Brackets: 95 % bootstrap intervals. Noise floor: what a model that treats all groups "
-        "equally would show on average on so few samples; a difference below it is no finding, one "
-        "a little above may be none either.",
-        "## Groups",
-        f"y = 1: {_escape(result['data']['positive_means'])}.",
-        _groups(result),
-        "Change of each rate, after minus before, with its 95 % interval; \\* where the interval "
-        f"leaves out zero. {loss_text(result['data'].get('outcome'))}",
-        _table(CHANGE_COLUMNS, change_rows(result)),
+        f"Brackets: 95 % bootstrap intervals. Noise floor: what a model that treats all "
+        f"{scope.alike} equally would show on average on so few samples; a difference below it is "
+        "no finding, one a little above may be none either.",
+        *(_classes(result) if scope.classes else []),
+        *(_groups(result) if scope.groups else []),
         *_columns(result["data"]),
         "## What carries the disparity",
         *_explanation(result["explanation"]),
         "## Candidates",
         _candidates(result),
-        f"## {IMPACT_TITLE}",
-        *_impact(result),
+        *([f"## {IMPACT_TITLE}", *_impact(result)] if scope.groups else []),
         "## Read this with care",
         *_caveats(result),
         f"## {CARD_TITLE}",
@@ -94,7 +102,9 @@ def metric_rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 def shown_metrics(result: dict[str, Any]) -> list[str]:
     """The metrics that have a row: those of every report, and what a limit or a verdict names."""
     worse = [name for verdict in result["verdicts"].values() for name in verdict["worse"]]
-    return list(dict.fromkeys((*SHOWN, *result["configuration"]["limit"], *worse)))
+    asked = (*result["configuration"]["limit"], *worse)
+    left_out = scope_of(result["before"]).left_out(asked)
+    return [name for name in dict.fromkeys((*SHOWN, *asked)) if name not in left_out]
 
 
 def change_rows(result: dict[str, Any], *, brackets: bool = True) -> list[tuple[str, ...]]:
@@ -154,7 +164,31 @@ def _choice(result: dict[str, Any]) -> str:
     )
 
 
-def _groups(result: dict[str, Any]) -> str:
+def _classes(result: dict[str, Any]) -> list[str]:
+    term, text = labels_of(result["before"], result["data"])
+    both = {"before": result["before"], "after": result["after"]}
+    return [
+        "## Classes",
+        f"{term}: {_escape(text)}",
+        _table(CLASS_COLUMNS, class_rows(both, result["verdicts"]["test"])),
+        "Accuracy: the share of the samples of a class that are predicted right. In parentheses: "
+        "95 % intervals; of the change, on paired samples, and reliable where it leaves out zero.",
+    ]
+
+
+def _groups(result: dict[str, Any]) -> list[str]:
+    term, text = labels_of(result["before"], result["data"])
+    return [
+        "## Groups",
+        f"{term}: {_escape(text)}",
+        _rates(result),
+        "Change of each rate, after minus before, with its 95 % interval; \\* where the interval "
+        f"leaves out zero. {loss_text(result['data'].get('outcome'))}",
+        _table(CHANGE_COLUMNS, change_rows(result)),
+    ]
+
+
+def _rates(result: dict[str, Any]) -> str:
     flips = {flip["group"]: flip for flip in result["verdicts"]["test"]["flips"]}
     rows = []
     for old, new in zip(result["before"]["groups"], result["after"]["groups"], strict=True):
@@ -226,8 +260,7 @@ def _neurons(found: dict[str, Any]) -> list[str]:
     neurons, most = found["neurons"], 20
     rows = [
         (
-            n["layer"],
-            str(n["unit"]),
+            *neuron_of(found, n),
             f"{n['pull']:.4f}",
             f"{n['conflict']:+.2f}",
             f"{n['active']:.0%}",
@@ -308,8 +341,8 @@ def _card(result: dict[str, Any]) -> str:
 
 
 def _caveats(result: dict[str, Any]) -> list[str]:
-    stopped = result.get("stopped")
-    small = [g["group"] for g in result["before"]["groups"] if g["n"] < 100]
+    stopped, scope = result.get("stopped"), scope_of(result["before"])
+    small = [g["group"] for g in result["before"]["groups"] if scope.groups and g["n"] < 100]
     notes = [
         "The repair reduces a measured gap under the stated definition, on data like these. "
         "Definitions of fairness conflict: "
@@ -323,11 +356,8 @@ def _caveats(result: dict[str, Any]) -> list[str]:
         )
     if stopped:
         notes.append(f"Not all was tried: {_escape(stopped)}.")
-    undefined = {**result["before"]["undefined"], **result["after"]["undefined"]}
-    notes += [
-        f"{METRICS[name].title} is undefined: {_escape(reason)}."
-        for name, reason in undefined.items()
-    ]
+    notes += map(_escape, undefined_texts([result["before"], result["after"]]))
+    notes += [ONE_CLASS] if scope.several else []
     return ["\n".join(f"- {note}" for note in notes)]
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from fairneuron.markup import FEW, Html, el, table
+from fairneuron.markup import FEW, Html, el, signed, table
 from fairneuron.metrics.definitions import METRICS, wilson
 from fairneuron.report import figures
 from fairneuron.report.figures import Mark, Row
 from fairneuron.report.page import figure, paragraph
+from fairneuron.report.scope import scope_of
 
 Values = dict[str, Any]
 MEANS = {
@@ -41,13 +42,6 @@ SAYS_RATE = {
 }
 _GAPS = ("dp", "eo", "eodds", "abcc")
 _SMALL = 100
-READING = (
-    "Intervals are 95 % intervals. Noise floor: the gap that a model which treats all groups alike "
-    "would show on average on so few samples. A gap below it is no finding; one a little above it "
-    "may be none either."
-)
-
-
 REFERENCE = "accuracy of always predicting the most frequent class"
 
 
@@ -70,6 +64,58 @@ def reference_text(audited: Values) -> str:
         f"By its accuracy ({number(accuracy)}) the model is no better than always predicting the "
         f"most frequent class ({number(reference)})."
     )
+
+
+def reading(audited: Values) -> str:
+    """What intervals and noise floors are."""
+    return (
+        "Intervals are 95 % intervals. Noise floor: the gap that a model which treats all "
+        f"{scope_of(audited).alike} alike would show on average on so few samples. A gap below it "
+        "is no finding; one a little above it may be none either."
+    )
+
+
+def labels_of(audited: Values, data: Values) -> tuple[str, str]:
+    """What the labels mean, as a term with its text: y = 1, or the classes where no one counts."""
+    scope = scope_of(audited)
+    if not scope.several:
+        return "y = 1", f"{data['positive_means']}."
+    many = len(scope.classes)
+    if scope.groups:
+        return "y = 1", f"{data['positive_means']}, one of {many} classes."
+    return "Classes", f"{many}: {listed(scope.classes)}."
+
+
+def class_rows(audits: Mapping[str, Values], verdict: Values) -> list[tuple[str, ...]]:
+    """Class, n, its accuracy in each audit, and the change of it, as texts.
+
+    Args:
+        audits: "before" and "after".
+        verdict: On the same people; those of older results have no changes.
+    """
+    rows = zip(*(audited["classes"] for audited in audits.values()), strict=True)
+    changes = verdict.get("classes") or [None] * len(scope_of(audits["before"]).classes)
+    return [
+        (
+            old["class"],
+            f"{old['n']:,}",
+            *(between(one["accuracy"], one["interval"]) for one in (old, new)),
+            "" if change is None else changed(change),
+        )
+        for (old, new), change in zip(rows, changes, strict=True)
+    ]
+
+
+def changed(change: Values) -> str:
+    """A change with its interval, and whether it is reliable."""
+    if change["before"] is None or change["after"] is None:
+        return "undefined"
+    moved = signed(change["after"] - change["before"])
+    if change["interval"] is None:
+        return moved
+    low, high = change["interval"]
+    reliable = ", reliable" if low > 0 or high < 0 else ""
+    return f"{moved} ({signed(low)} to {signed(high)}){reliable}"
 
 
 def loss_text(outcome: str | None) -> str:
@@ -133,6 +179,27 @@ def rate_figure(audits: Mapping[str, Values], rate: str) -> Html:
     return figure(drawn, f"{caption}, with 95 % intervals.{more}")
 
 
+def class_figure(audits: Mapping[str, Values]) -> Html:
+    """The accuracy of every class, with intervals, of each audit."""
+    each = zip(*(audited["classes"] for audited in audits.values()), strict=True)
+    rows = [
+        Row(
+            f"{figures.short(found[0]['class'], 24)} (n = {found[0]['n']:,})",
+            [
+                Mark(kind, one["accuracy"], one["interval"])
+                for kind, one in zip(audits, found, strict=True)
+            ],
+        )
+        for found in each
+        if found[0]["n"]
+    ]
+    caption = "Accuracy by class: share of the samples of a class that are predicted right"
+    left = len(rows) - figures.ROWS
+    more = f" {left} more classes stand in the table alone." if left > 0 else ""
+    drawn = figures.interval_plot(caption, _said(rows[: figures.ROWS]), rows, "accuracy")
+    return figure(drawn, f"{caption}, with 95 % intervals.{more}")
+
+
 def _said(rows: Iterable[Row]) -> str:
     """The values of a plot in words."""
     each = (
@@ -178,27 +245,52 @@ def by_column(audits: Mapping[str, Values]) -> Iterator[Html]:
 
 def caveats(audited: Sequence[Values]) -> list[str]:
     """What to keep in mind of audits of the same groups: small groups, undefined metrics, rates."""
-    groups = audited[0]["groups"]
+    scope = scope_of(audited[0])
+    groups = audited[0]["groups"] if scope.groups else []
     compared = [g for g in groups if g["compared"] and g["n"]]
     small = [f"{g['group']} ({g['n']})" for g in compared if g["n"] < _SMALL]
     aside = [g["group"] for g in groups if g["n"] and not g["compared"]]
     empty = [g["group"] for g in groups if not g["n"]]
-    notes = [*filter(None, [reference_text(audited[-1])]), _conflict(compared)]
+    few = [f"{c['class']} ({c['n']})" for c in audited[0].get("classes", ()) if c["n"] < _SMALL]
+    notes = [reference_text(audited[-1]), _conflict(compared) if scope.groups else ""]
+    notes = [*filter(None, notes)]
     if small:
         notes.append(
-            f"Groups of fewer than {_SMALL} samples: {_listed(small)}. Their rates are uncertain."
+            f"Groups of fewer than {_SMALL} samples: {listed(small)}. Their rates are uncertain."
+        )
+    if few:
+        notes.append(
+            f"Classes of fewer than {_SMALL} samples: {listed(few)}. Their accuracies are "
+            "uncertain."
         )
     if empty:
-        notes.append(f"Groups without samples here: {_listed(empty)}.")
+        notes.append(f"Groups without samples here: {listed(empty)}.")
     if aside:
-        notes.append(f"Shown, but not compared, since a value is unknown: {_listed(aside)}.")
-    undefined = {k: why for one in audited for k, why in one["undefined"].items()}
-    notes += [f"{title_of(name)} is undefined: {why}." for name, why in undefined.items()]
+        notes.append(f"Shown, but not compared, since a value is unknown: {listed(aside)}.")
+    notes += undefined_texts(audited)
+    if scope.several:
+        notes.append(ONE_CLASS)
     notes.append(
         "All figures are of samples such as these; they say nothing about data of another kind, "
         "and nothing about whether the labels themselves are just."
     )
     return notes
+
+
+ONE_CLASS = (
+    "F1 and AUC tell y = 1 from everything else; with more than two classes they are left out here."
+)
+
+
+def undefined_texts(audited: Sequence[Values]) -> list[str]:
+    """A sentence for every reason why metrics are undefined."""
+    names: dict[str, list[str]] = {}
+    for name, why in {k: why for one in audited for k, why in one["undefined"].items()}.items():
+        names.setdefault(why, []).append(METRICS[name].title)
+    return [
+        f"{sentence_case(', '.join(titles))} {'are' if len(titles) > 1 else 'is'} undefined: {why}."
+        for why, titles in names.items()
+    ]
 
 
 def _conflict(groups: Sequence[Values]) -> str:
@@ -207,7 +299,7 @@ def _conflict(groups: Sequence[Values]) -> str:
     if len({g["positive"] / g["n"] for g in groups}) == 1:
         return "Definitions of fairness differ: shrinking one gap can widen another."
     return (
-        f"Definitions of fairness conflict. The share of people with y = 1 is {_listed(shares)}. "
+        f"Definitions of fairness conflict. The share of people with y = 1 is {listed(shares)}. "
         "Where these base rates differ, equal selection rates (demographic parity) and equal "
         "error rates (equalised odds) cannot both hold, unless predictions do not depend on y at "
         "all; and with equal selection rates and equal true positive rates (equal opportunity) "
@@ -240,6 +332,12 @@ def origin(result: Values) -> Iterator[Html]:
         ]
         rows += [(c["column"], f"no input: {c['why']}") for c in data["unused"]]
         yield table("Columns", ("column", "read as"), rows, words=True)
+
+
+def neuron_of(found: Values, neuron: Values) -> tuple[str, str]:
+    """The layer of a neuron, and which of its neurons it is: "head 3" of attention, else "3"."""
+    kind = found.get("kinds", {}).get(neuron["layer"])  # older results have none
+    return neuron["layer"], f"{'head ' * (kind == 'head')}{neuron['unit']}"
 
 
 def title_of(name: str) -> str:
@@ -281,7 +379,8 @@ def number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """Words with commas; of many the first ones, and how many more."""
     more = [f"{len(words) - FEW} more"] if len(words) > FEW else []
     return ", ".join([*words[:FEW], *more])
 
