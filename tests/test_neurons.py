@@ -171,6 +171,20 @@ def test_shared_keys_leave_features() -> None:
     assert found == {"patches": 8, "body.q": 8, "body.v": 8, "body.k": 4, "body.out": 8}
 
 
+def test_fixed_projections_leave_no_heads() -> None:
+    """Nothing of them can be retrained."""
+    net, data = images()
+    attention = net.body.layers[0].self_attn
+    for name in ("in_proj_weight", "in_proj_bias"):
+        value = getattr(attention, name).detach().clone()
+        delattr(attention, name)
+        attention.register_buffer(name, value)
+    found = hidden_neurons(trace(net), data.x)
+    assert not any(name.startswith("body.layers.0.self_attn.in") for name in found)
+    assert "body.layers.1.self_attn" in found
+    assert "body.layers.0.self_attn" not in found
+
+
 def test_frozen_projections_leave_no_heads() -> None:
     """Frozen weights are no neurons to retrain, but those of other layers are."""
     net, data = images()

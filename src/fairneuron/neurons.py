@@ -90,7 +90,7 @@ def _attention(graph: Graph, example: torch.Tensor) -> Iterator[tuple[tuple[str,
         alike = all(
             torch.equal(one.weights[k], rows) for one in same for k, rows in first.weights.items()
         )
-        if alike and all(read[name] == 1 for name in projections):
+        if first.weights and alike and all(read[name] == 1 for name in projections):
             yield projections, replace(first, layers=tuple(one.layers[0] for one in same))
 
 
