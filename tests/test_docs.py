@@ -97,6 +97,17 @@ def test_links_lead_somewhere() -> None:
             assert target.startswith("https://") or (page.parent / target).exists(), (page, target)
 
 
+def test_links_to_examples_lead_to_their_pages_on_the_site() -> None:
+    """In the repository to the notebook; nowhere to a page that is empty there."""
+    for page in DOCS.glob("*.md"):
+        text = page.read_text()
+        assert not re.search(r"\]\(examples/\d", text), page
+        for name in re.findall(r"\]\(\.\./examples/(\w+)\.ipynb", text):
+            assert f"](examples/{name}.md" in from_code.fill(text)
+            assert (DOCS / "examples" / f"{name}.md").exists()
+    assert "](../examples/06_images.ipynb)" in (DOCS / "images.md").read_text()
+
+
 def test_the_effect_page_names_a_command_that_exists() -> None:
     """Figures come with the command that made them."""
     page = (ROOT / "docs" / "effect.md").read_text()

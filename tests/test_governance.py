@@ -36,7 +36,7 @@ from fairneuron.subject import DataChoice
 from tests.fuzzing import command
 from tests.test_compare import Shifted, compare, shifted
 from tests.test_html import audited, checked
-from tests.test_report import HOSTILE, TAME, made, parsed, renamed, result_of
+from tests.test_report import HOSTILE, TAME, made, made_of_classes, parsed, renamed, result_of
 
 VALIDATOR = jsonschema.Draft202012Validator(schema())
 
@@ -386,6 +386,21 @@ def test_documents_keep_the_schema(repaired: dict[str, Any]) -> None:
     for document in documents:
         VALIDATOR.validate(json.loads(to_json(document)))
     assert [one["kind"] for one in documents] == ["repair", "repair", "audit", "comparison"]
+
+
+def test_documents_of_classes() -> None:
+    """Without groups: accuracies of classes before and after, and no tables of impact ratios."""
+    result = result_of(made_of_classes(4), metric="mcd", outputs=4)
+    document = json.loads(to_json(repair_document(result)))
+    VALIDATOR.validate(document)
+    assert document["impact"]["tables"] == []
+    expected = [
+        {"model": model, **one} for model in ("before", "after") for one in result[model]["classes"]
+    ]
+    assert document["classes"] == expected
+    assert [c["class"] for c in document["verdicts"]["test"]["classes"]] == ["0", "1", "2", "3"]
+    assert document["card"]["groups"] == "None given."
+    assert "everybody" not in json.dumps(document["card"])
 
 
 def test_the_schema_refuses_other_documents(repaired: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from fairneuron.report.terminal import print_repair
 from fairneuron.runs import used_versions
 from tests.fuzzing import command
 from tests.test_compare import Shifted, compare, shifted
-from tests.test_report import FEW, HOSTILE, TAME, made, result_of
+from tests.test_report import FEW, HOSTILE, TAME, made, made_of_classes, result_of
 
 VOID = {"meta"}
 TAGS = set(
@@ -175,6 +175,12 @@ def comparison() -> fn.Comparison:
     return compare(methods=methods, seeds=3, criteria=["dp", "eo"], reference="s")
 
 
+@pytest.fixture(scope="module")
+def digits() -> dict[str, Any]:
+    """The result of a run on four classes without groups."""
+    return result_of(made_of_classes(4), metric="mcd", outputs=4)
+
+
 def audited(names: tuple[str, ...]) -> dict[str, Any]:
     """What the page of an audit is made of."""
     data = made(names, rows=150)
@@ -310,6 +316,64 @@ def test_paths_of_the_clusters(recipe: str, tame: dict[str, Any], paths: dict[st
     }
 
 
+def test_paths_that_nobody_shares(tame: dict[str, Any], paths: dict[str, Any]) -> None:
+    """A sentence says so, and what to try; there is no plot and no table of clusters."""
+    result = copy.deepcopy(tame)
+    everybody = [row | {"biased": row["n"], "benign": 0} for row in paths["explanation"]["makeup"]]
+    result["pathways"] = copy.deepcopy(paths["explanation"]) | {
+        **{"biased_share": 1.0, "makeup": everybody, "drawn_from": 10_000, "paths": 240},
+        **{"more_biased": [], "more_benign": [], "looked_at": {"biased": 70, "benign": 0}},
+    }
+    page = checked(repair_page(result))
+    assert "240 paths of synapses, so none of them shares a frequent one" in page.text
+    assert "--level units" in page.text
+    assert "--similarity" in page.text
+    assert "Make-up of the two clusters" not in page.text
+    assert not any(drawing["title"].startswith("How many samples") for drawing in page.drawings)
+
+
+def test_heads_and_long_names(tame: dict[str, Any], paths: dict[str, Any]) -> None:
+    """Heads are called so; the drawing has the ends of long names, and no synapses elsewhere."""
+    long = "encoder.blocks.layers.0.self_attn.attention"
+    result = renamed(tame, "0", long)
+    found = result["explanation"]
+    found["layers"] = {long if k == "0" else k: n for k, n in tame["explanation"]["layers"].items()}
+    found["kinds"] = {long: "head", "2": "feature"}
+    synapse = {"from": None, "from_unit": 0, "feature": "a", "to": f"{long}.in_proj", "to_unit": 1}
+    result["pathways"] = paths["explanation"] | {
+        **{"drawn_from": 10_000, "looked_at": {"biased": 70, "benign": 80}},
+        **{"more_biased": [synapse | {"biased": 0.5, "benign": 0.1}], "more_benign": []},
+    }
+    page, html = checked(repair_page(result)), repair_page(result).decode()
+    head = next(n for n in found["neurons"] if n["layer"] == long)
+    assert f"head {head['unit']} of {long}" in page.table("Neurons with the most leverage")
+    assert f"heads in layer {long}" in page.text
+    assert f">…{long[-25:]}</text>" in html
+    assert 'class="link' not in html
+
+
+def test_classes_before_and_after(digits: dict[str, Any]) -> None:
+    """A table and a picture of them; nothing of groups that are not there, or of y = 1."""
+    page = checked(repair_page(digits))
+    rows = page.table("Accuracy: share of the samples of a class")
+    changes = digits["verdicts"]["test"]["classes"]
+    assert len(changes) == 4
+    for change in changes:
+        n, before, after, moved = rows[change["class"]]
+        assert n == str(change["n"])
+        assert before.startswith(f"{change['before']:.3f} (")
+        assert after.startswith(f"{change['after']:.3f} (")
+        assert moved.startswith(f"{signed(change['after'] - change['before'])} (")
+    assert any(one["title"].startswith("Accuracy by class") for one in page.drawings)
+    assert not re.search(r"groups by|everybody|Impact ratio|Predictions that changed", page.text)
+    assert page.text.count("undefined") == 1
+    older = copy.deepcopy(digits)
+    for verdict in older["verdicts"].values():
+        del verdict["classes"]
+    rows = Page(repair_page(older)).table("Accuracy: share of the samples of a class")
+    assert rows["0"][-1] == ""
+
+
 def test_wide_layers_stay_small() -> None:
     """A dot stands for several neurons where a layer has thousands of them."""
     columns = [figures.Column("encoder.layer.0.linear", 5000, range(0, 5000, 3))]
@@ -344,7 +408,7 @@ def test_undefined_metrics_are_said(hopeless: dict[str, Any]) -> None:
     """With the reason, and nowhere as a number."""
     page = checked(repair_page(hopeless))
     for reason in hopeless["before"]["undefined"].values():
-        assert f"is undefined: {reason}." in page.text
+        assert re.search(rf"(is|are) undefined: {re.escape(reason)}\.", page.text)
     assert not re.search(r"\bnan\b|\bNone\b", page.text)
 
 

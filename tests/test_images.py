@@ -342,6 +342,23 @@ def test_a_table_without_labels_takes_the_folders(folder: Path) -> None:
     assert fn.read_images(flat).y.tolist() == [0, 1]
 
 
+def test_a_table_names_files_at_any_depth(tmp_path: Path) -> None:
+    """Up to 16 levels; without a table a third folder is too deep, and links stay refused."""
+    deep = [f"x/faces/{place}/{k}/0.png" for place in ("west", "east") for k in ("no", "yes")]
+    for file in deep:
+        picture(tmp_path / "lab" / file)
+    too_deep = refused("data-folder", lambda: fn.read_images(tmp_path / "lab"), "labels.csv")
+    assert "16 levels" in too_deep
+    (tmp_path / "lab" / "labels.csv").write_text("\n".join(["file", *deep]))
+    assert fn.read_images(tmp_path / "lab", positive="yes").y.tolist() == [0, 1, 0, 1]
+    out = tmp_path / "lab" / "x" / "faces" / "out.png"
+    out.symlink_to(picture(tmp_path / "elsewhere.png"))
+    refused("data-folder", lambda: fn.read_images(tmp_path / "lab", positive="yes"), "link out")
+    out.unlink()
+    picture(tmp_path / "lab" / "/".join("abcdefghijklmnopq") / "0.png")
+    refused("data-folder", lambda: fn.read_images(tmp_path / "lab", positive="yes"), "too deep")
+
+
 @pytest.mark.parametrize(
     ("table", "code", "word"),
     [
@@ -902,6 +919,120 @@ def test_a_folder_on_the_command_line(pets: tuple[str, ...], tmp_path: Path) -> 
     picture(tmp_path / "pets" / "home" / "cat" / "0.png", 255)
     changed = command(tmp_path, "audit", *pets, "--part", "all")
     assert changed.code == 0
+
+
+def lines_of(outcome: Any) -> list[list[str]]:
+    """The fields of each line of CSV that a command printed."""
+    assert outcome.code == 0, outcome.err
+    return [line.split(",") for line in outcome.out.splitlines()]
+
+
+@pytest.mark.filterwarnings("ignore::fairneuron.errors.FairNeuronWarning")
+def test_a_folder_is_predicted(pets: tuple[str, ...], tmp_path: Path) -> None:
+    """By class or flat, without labels, or as its table says; classes have their names."""
+    assert command(tmp_path, "repair", *pets, "--epochs", "1", "--out", "run").code in (0, 1)
+    model = ("--model", "petnet:build")
+    head, *lines = lines_of(command(tmp_path, "predict", "run", "pets", *model))
+    assert head == ["file", "prediction", "score"]
+    assert len(lines) == 120
+    assert lines[0][0] == "home/cat/0.png"
+    x = fn.read_images(tmp_path / "pets", positive="dog").x
+    for _, said, score in lines:
+        assert said == ("dog" if float(score) >= 0.5 else "cat")
+    np.savez(tmp_path / "all.npz", x=x.numpy())
+    head, *others = lines_of(command(tmp_path, "predict", "run", "all.npz", *model))
+    assert head == ["row", "prediction", "score"]
+    assert [line[0] for line in others] == [str(k) for k in range(120)]
+    assert [line[1:] for line in others] == [line[1:] for line in lines]  # the same pixels
+    for k in (1, 0):
+        content = (tmp_path / "pets" / "home" / "cat" / f"{k}.png").read_bytes()
+        (tmp_path / "flat").mkdir(exist_ok=True)
+        (tmp_path / "flat" / f"{k}.png").write_bytes(content)
+    flat = lines_of(command(tmp_path, "predict", "run", "flat", *model))[1:]
+    assert [line[0] for line in flat] == ["0.png", "1.png"]
+    (tmp_path / "flat" / "labels.csv").write_text("file\n1.png\n0.png\n")
+    listed = lines_of(command(tmp_path, "predict", "run", "flat", *model))[1:]
+    assert listed == flat[::-1]
+
+
+@pytest.mark.filterwarnings("ignore::fairneuron.errors.FairNeuronWarning")
+def test_a_folder_that_is_predicted_must_fit(pets: tuple[str, ...], tmp_path: Path) -> None:
+    """Images of another size or in colour are refused; so are images for a run on rows."""
+    assert command(tmp_path, "repair", *pets, "--epochs", "1", "--out", "run").code in (0, 1)
+    model = ("--model", "petnet:build")
+    Image.new("L", (9, 9)).save(picture(tmp_path / "odd" / "0.png"))
+    outcome = command(tmp_path, "predict", "run", "odd", *model)
+    assert "error[data-shape]" in outcome.err
+    assert "1 × 4 × 6" in outcome.err
+    picture(tmp_path / "odd" / "0.png", (1, 2, 3), "RGB")
+    assert "got 3 × 4 × 6" in command(tmp_path, "predict", "run", "odd", *model).err
+    rows = np.arange(200)
+    np.savez(
+        tmp_path / "rows.npz", x=RNG.normal(size=(200, 2)), y=rows % 2, sensitive=rows // 2 % 2
+    )
+    words = ("--data", "rows.npz", "--epochs", "1", "--hidden", "4", "--out", "rows")
+    assert command(tmp_path, "repair", *words).code in (0, 1)
+    outcome = command(tmp_path, "predict", "rows", "odd")
+    assert "error[data-file]" in outcome.err
+    assert "a run on images" in outcome.err
+    outcome = command(tmp_path, "predict", "run", "odd/0.png", *model)
+    assert "Give the folder" in outcome.err
+
+
+@pytest.mark.filterwarnings("ignore::fairneuron.errors.FairNeuronWarning")
+def test_several_classes_are_predicted_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the probability of the predicted class, which is the largest; they can be audited."""
+    y = np.arange(240) % 3
+    x = (60 * y[:, None, None] + RNG.integers(0, 20, (240, 4, 6))).astype(np.uint8)
+    kinds, group = np.array(["ant", "bee", "cow"]), y // 2 ^ (np.arange(240) // 3 % 2)
+    np.savez(tmp_path / "three.npz", x=x, y=y, group=group, class_names=kinds)
+    (tmp_path / "threenet.py").write_text(NETWORK.replace("8, 1)", "8, 3)"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = ("--model", "threenet:build")
+    words = ("repair", "--data", "three.npz", *model, "--epochs", "1", "--out", "run")
+    assert command(tmp_path, *words).code in (0, 1)
+    head, *lines = lines_of(command(tmp_path, "predict", "run", "three.npz", *model))
+    assert head == ["row", "prediction", "probability"]
+    assert {line[1] for line in lines} <= {*kinds}
+    assert all(float(line[2]) > 1 / 3 for line in lines)
+    assert command(tmp_path, "predict", "run", "three.npz", *model, "--out", "p.csv").code == 0
+    audited = command(tmp_path, "audit", "--data", "three.npz", "--predictions", "p.csv")
+    assert audited.code == 0, audited.err
+
+
+def test_an_array_that_is_not_read_is_told(tmp_path: Path) -> None:
+    """With the name that was meant, if one is near."""
+    x, y = np.zeros((4, 2, 2), dtype=np.uint8), np.arange(4) % 2
+    np.savez(tmp_path / "a.npz", x=x, y=y, groups=y)
+    with pytest.warns(fn.FairNeuronWarning, match=r"'groups' is not read; did you mean 'group'\?"):
+        fn.read_images(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", x=x, y=y, zzz=y)
+    with pytest.warns(fn.FairNeuronWarning, match=r"'zzz' is not read \[data-unread\]"):
+        fn.read_images(tmp_path / "a.npz")
+
+
+def test_advice_fits_images(pets: tuple[str, ...], tmp_path: Path) -> None:
+    """It names what a folder and arrays have, as the command line says it."""
+    trained = (*pets[:4], "--model", "petnet:build")
+    said = command(tmp_path, "audit", *trained[:2], *trained[4:]).err
+    assert "For example --positive dog" in said
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(24, 8), nn.ReLU(), nn.Linear(8, 1))
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    said = command(tmp_path, "audit", *trained, "--weights", "w.pt").err
+    assert "a column split with train, valid and test in labels.csv" in said
+    assert "--split-column" not in said
+    data = fn.read_images(tmp_path / "pets", positive="dog")
+    np.savez(tmp_path / "a.npz", x=data.x.numpy(), y=data.y, group=data.group)
+    words = ("--data", "a.npz", "--model", "petnet:build", "--weights", "w.pt")
+    said = command(tmp_path, "audit", *words).err
+    assert "an array split" in said
+    assert "--split-column" not in said
+    Image.new("L", (9, 9)).save(tmp_path / "pets" / "home" / "cat" / "0.png")
+    said = command(tmp_path, "audit", *trained).err
+    assert "Resize the files" in said
 
 
 @pytest.mark.parametrize(

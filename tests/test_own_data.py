@@ -806,6 +806,24 @@ def test_predictions_of_a_data_set_of_ours(here: Path) -> None:
     assert {*scores[:, 1].astype(np.float32).round(4)} <= {*found["score"].round(4)}
 
 
+def test_classes_of_arrays_are_predicted_by_name(here: Path) -> None:
+    """By the labels of y; an older run, which has not kept them, numbers them."""
+    rng = np.random.default_rng(0)
+    x, group = rng.normal(size=(300, 3)), rng.integers(0, 2, 300)
+    np.savez(here / "a.npz", x=x, y=np.where(x[:, 0] > 0, "yes", "no"), sensitive=group)
+    words = ("--data", "a.npz", "--positive", "yes", *QUICK, "--out", "R")
+    assert command(here, "repair", *words).code in (0, 1)
+    found = predicted(command(here, "predict", "R", "a.npz").out)
+    assert found["row"].tolist() == [*range(300)]
+    expected = np.where(found["score"].astype(float) >= 0.5, "yes", "no")
+    assert found["prediction"].tolist() == expected.tolist()
+    result = json.loads((here / "R" / "result.json").read_bytes())
+    assert result["data"].pop("classes") == ["no", "yes"]
+    sealed(here / "R", result_json=json.dumps(result).encode())
+    older = predicted(command(here, "predict", "R", "a.npz").out)
+    assert older["prediction"].tolist() == (expected == "yes").astype(int).tolist()
+
+
 def test_predictions_of_arrays(here: Path) -> None:
     """A run on arrays predicts arrays, which need no labels; other features are refused."""
     rng = np.random.default_rng(0)
@@ -869,6 +887,21 @@ def test_new_columns_that_are_not_there(ran: Path) -> None:
     write(ran, "new.csv", loans(20, 1).rename(columns={"income": "incme"}))
     message = refused(command(ran, "predict", "R", "new.csv"), "data-no-column")
     assert "Did you mean 'incme'" in message
+    assert "must have the column 'income'; got none" in message  # what is lacking is not "got"
+
+
+def test_resume_says_why_there_is_nothing_to_resume(ran: Path) -> None:
+    """The run is finished, or nothing was begun in the folder, or there is none."""
+    (ran / "empty").mkdir(exist_ok=True)
+    (ran / "other").mkdir(exist_ok=True)
+    write(ran / "other", "t.csv", loans(20))
+    for name, says in (
+        ("R", "finished"),
+        ("empty", "nothing was begun"),
+        ("other", "nothing was begun"),
+        ("nowhere", "no folder"),
+    ):
+        assert says in refused(command(ran, "resume", name), "option-run"), name
 
 
 def test_code_is_asked_for_by_name(here: Path) -> None:

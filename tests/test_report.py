@@ -11,13 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from torch import nn
 
 import fairneuron as fn
 from fairneuron.audit import audit
+from fairneuron.conflict import Neuron
 from fairneuron.data.dataset import Dataset
+from fairneuron.explanation import explain_conflict
 from fairneuron.io import to_json
+from fairneuron.markup import signed
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.repair import FairNeuron
 from fairneuron.report.markdown import SHOWN, report, shown_metrics
@@ -25,6 +30,8 @@ from fairneuron.report.parts import REFERENCE
 from fairneuron.report.terminal import print_audit, print_paths, print_repair, to_stderr
 from fairneuron.runs import Proof, Run, about_of
 from fairneuron.subject import DataChoice, Subject
+from fairneuron.tracing import trace
+from tests.test_conflict import in_steps
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -66,21 +73,36 @@ def made(names: tuple[str, ...], *, rows: int = 60, hopeless: bool = False) -> D
     return Dataset.from_arrays(x, y, np.array(names, dtype=object)[group], sensitive_names=["who"])
 
 
-def result_of(data: Dataset, *, recipe: str = "conflict") -> dict[str, Any]:
+def made_of_classes(classes: int, *, groups: bool = False) -> Dataset:
+    """Data with so many classes; without groups unless asked for."""
+    rng = np.random.default_rng(1)
+    y = np.repeat(np.arange(classes), 120)
+    x = rng.normal(size=(len(y), 4)).astype(np.float32)
+    x[:, 0] += 3 * (y - y.mean())
+    sensitive = {"sensitive": np.array(TAME, dtype=object)[y % 2 ^ (x[:, 1] > 0)]} if groups else {}
+    return Dataset.from_arrays(x, y, **sensitive)
+
+
+def result_of(
+    data: Dataset, *, recipe: str = "conflict", metric: str = "dp", outputs: int = 1
+) -> dict[str, Any]:
     """The result of a small but whole run, as it is read from result.json."""
+    limit = {metric: 0.05}
     train, valid, test = data.split(0, fractions=(0.5, 0.25, 0.25))
     quick = fn.Schedule(epochs=3, batch_size=64)
-    model = fn.train_classifier(train, valid, hidden=(6, 6), seed=0, schedule=quick)
+    model = fn.train_classifier(
+        train, valid, hidden=(6, 6), outputs=outputs, seed=0, schedule=quick
+    )
     settings = (
         fn.Paper(gamma=0.5, schedule=quick)
         if recipe == "paper"
         else fn.Conflict(neuron_share=0.5, strengths=(0.5, 1.5), stops=0.0, schedule=quick)
     )
-    found = fn.repair(model, train, valid, recipe=settings, limit={"dp": 0.05})
+    found = fn.repair(model, train, valid, recipe=settings, limit=limit)
     proof = Proof(
         after=audit(found.model, test),
         validation=found.verdict,
-        test=fn.judge(model, found.model, test, {"dp": 0.05}, on="test"),
+        test=fn.judge(model, found.model, test, limit, on="test"),
     )
     subject = Subject(DataChoice("credit"))  # what the data are said to be
     run = Run(
@@ -90,7 +112,7 @@ def result_of(data: Dataset, *, recipe: str = "conflict") -> dict[str, Any]:
         before=audit(model, test),
         proofs={found.chosen.number: proof},
         parts=(train, valid, test),
-        about=about_of(subject, test, {}, FairNeuron(settings, limit={"dp": 0.05}), {}),
+        about=about_of(subject, test, {}, FairNeuron(settings, limit=limit), {}),
         seconds={},
     )
     result: dict[str, Any] = json.loads(to_json(run.to_dict()))
@@ -119,6 +141,24 @@ def hostile_paths() -> dict[str, Any]:
 def hopeless() -> dict[str, Any]:
     """The result of a run where only one group has positives: some metrics are undefined."""
     return result_of(made(TAME, rows=300, hopeless=True))
+
+
+@pytest.fixture(scope="module")
+def digits() -> dict[str, Any]:
+    """The result of a run on four classes without groups."""
+    return result_of(made_of_classes(4), metric="mcd", outputs=4)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> dict[str, Any]:
+    """The result of a run on two classes without groups."""
+    return result_of(made_of_classes(2), metric="mcd", outputs=2)
+
+
+@pytest.fixture(scope="module")
+def both() -> dict[str, Any]:
+    """The result of a run on four classes with groups."""
+    return result_of(made_of_classes(4, groups=True), metric="mcd", outputs=4)
 
 
 def parsed(text: str) -> list[Token]:
@@ -155,6 +195,115 @@ def table(text: str, first: str) -> list[list[str]]:
 def shown(name: str) -> str:
     """A name as a report has it: without control characters."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+
+
+# Without groups, and with several classes
+
+OF_GROUPS = re.compile(r"groups by|By :|everybody|Local Law|[Ii]mpact ratio|four-fifths|base rates")
+
+
+def classes_of(result: dict[str, Any]) -> list[list[str]]:
+    """Class, n, accuracies and change, as a report has them."""
+    changes = {c["class"]: c for c in result["verdicts"]["test"]["classes"]}
+    rows = zip(result["before"]["classes"], result["after"]["classes"], strict=True)
+    return [
+        [
+            old["class"],
+            str(old["n"]),
+            *(
+                f"{one['accuracy']:.3f} [{one['interval'][0]:.2f}, {one['interval'][1]:.2f}]"
+                for one in (old, new)
+            ),
+            signed(changes[old["class"]]["after"] - changes[old["class"]]["before"]),
+        ]
+        for old, new in rows
+    ]
+
+
+@pytest.mark.parametrize("kind", ["digits", "pairs", "both"])
+def test_accuracies_of_the_classes(
+    kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before and after, with n and intervals, in the report and in the terminal."""
+    result = request.getfixturevalue(kind)
+    rows, expected = table(report(result), "class"), classes_of(result)
+    assert [row[:4] for row in rows] == [row[:4] for row in expected]
+    for row, cells in zip(rows, expected, strict=True):
+        assert re.fullmatch(rf"{re.escape(cells[4])} \[\S+, \S+\]\*?", row[4])
+    print_repair(result, Path("R"))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert all(" ".join(cells) in printed for cells in expected)
+
+
+@pytest.mark.parametrize("kind", ["digits", "pairs"])
+def test_nothing_compares_groups_that_are_not_there(
+    kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No such rows, parts or words; one sentence says which metrics are undefined, and why."""
+    result = request.getfixturevalue(kind)
+    print_repair(result, Path("R"))
+    for text in (report(result), " ".join(capsys.readouterr().out.split())):
+        assert not OF_GROUPS.search(text)
+        assert text.count("undefined") == 1
+        assert (
+            "area between score curves are undefined: the data have no sensitive columns." in text
+        )
+    assert {"worst_group_accuracy", "dp", "abcc"}.isdisjoint(shown_metrics(result))
+    assert "treats all classes equally" in report(result)
+    print_audit(result["after"], "title")
+    assert capsys.readouterr().out.count("undefined") == 1
+
+
+def test_one_class_among_several(digits: dict[str, Any], pairs: dict[str, Any]) -> None:
+    """What is of y = 1 alone is left out, unless a verdict names it; of two classes it stays."""
+    result = copy.deepcopy(digits)
+    for verdict in result["verdicts"].values():
+        verdict["worse"] = []
+    text = report(result)
+    assert re.findall(r"y = 1.*", text) == re.findall(r"y = 1 from everything else.*", text)
+    assert {"f1", "auc"}.isdisjoint(shown_metrics(result))
+    assert "the class of the highest probability is predicted" in text
+    assert "Classes: 0, 1, 2, 3." in text
+    assert "auc" in shown_metrics(pairs)
+    assert "y = 1 is predicted at a probability of 0.5" in report(pairs)
+    result["verdicts"]["test"]["worse"] = ["f1"]
+    assert "f1" in shown_metrics(result)
+
+
+def test_groups_and_several_classes(both: dict[str, Any]) -> None:
+    """Both are shown, and y = 1 is called one of the classes."""
+    text = report(both)
+    assert OF_GROUPS.search(text)
+    assert ", one of 4 classes." in text
+    assert [row[0] for row in table(text, "group")] == [*TAME]
+    assert "treats all groups (or classes) equally" in text
+
+
+def test_heads_are_called_heads(tame: dict[str, Any]) -> None:
+    """Where a result says so; older ones do not."""
+    result, found = copy.deepcopy(tame), tame["explanation"]
+    first = found["neurons"][0]
+    assert set(found["kinds"].values()) == {"feature"}
+    result["explanation"]["kinds"] = {first["layer"]: "head"}
+    cells = [row[:2] for row in table(report(result), "layer")]
+    assert cells[0] == [first["layer"], f"head {first['unit']}"]
+    del result["explanation"]["kinds"]
+    cells = [row[:2] for row in table(report(result), "layer")]
+    assert cells[0] == [first["layer"], str(first["unit"])]
+
+
+def test_kinds_of_neurons() -> None:
+    """An explanation knows heads; its sentence has the layers in the order of the network."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        body = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        ends = nn.Linear(5, 4), nn.Linear(8, 1)
+    net = nn.Sequential(nn.Unflatten(1, (2, 5)), ends[0], body, nn.Flatten(), ends[1]).eval()
+    chosen = [Neuron(*of, 1.0, 0.0) for of in (("2.self_attn", 1), ("1", 2), ("1", 0))]
+    found = explain_conflict(trace(net), in_steps(200), chosen, ("dp",))
+    assert found.kinds["2.self_attn"] == "head"
+    assert found.kinds["1"] == "feature"
+    assert "(2 in layer '1', 1 head in layer '2.self_attn')" in found.sentence()
 
 
 # Names from the data
@@ -402,6 +551,17 @@ def test_samples_are_those_of_the_result(hostile_paths: dict[str, Any]) -> None:
     assert [row[:4] for row in counted[1:]] == makeup
 
 
+def test_samples_that_all_have_rare_paths(hostile_paths: dict[str, Any]) -> None:
+    """What to try stands in the place of a table without a second cluster."""
+    result = copy.deepcopy(hostile_paths)
+    result["explanation"]["biased_share"] = 1.0
+    for row in result["explanation"]["makeup"]:
+        row |= {"biased": row["n"], "benign": 0}
+    assert "none of them shares a frequent one" in report(result)
+    assert "--level units" in report(result)
+    assert "benign samples" not in report(result)
+
+
 def test_sentences_are_those_of_the_result(tame: dict[str, Any]) -> None:
     """The report begins with the verdict on test data, and has that on validation data too."""
     texts = [
@@ -420,7 +580,8 @@ def test_undefined_metrics_have_a_reason(hopeless: dict[str, Any]) -> None:
     assert "eo" in undefined
     text = report(hopeless)
     for name, reason in undefined.items():
-        assert f"- {METRICS[name].title} is undefined: {reason}.\n" in text
+        line = rf"^- .*{re.escape(METRICS[name].title)}.* undefined: {re.escape(reason)}\.$"
+        assert re.search(line, text, re.MULTILINE | re.IGNORECASE)
     assert ["equal opportunity difference", "undefined", "undefined"] in [
         row[:3] for row in table(text, "metric")
     ]

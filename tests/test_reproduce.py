@@ -187,7 +187,11 @@ def test_experiments_of_a_part() -> None:
 
 def test_command(tmp_path: Path) -> None:
     """The command prints the page and says where it is."""
-    done = CliRunner().invoke(app, ["reproduce", "table1", "--quick", "--out", str(tmp_path / "o")])
+    words = ["reproduce", "table1", "--quick", "--out", str(tmp_path / "o")]
+    refused = CliRunner().invoke(app, [*words, "--seeds", "2"])
+    assert isinstance(refused.exception, OptionError)
+    assert refused.exception.code == "option-seeds"  # quick is of one
+    done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("# Table 1")
     assert done.stdout.endswith("table1.md\n")

@@ -85,6 +85,34 @@ DP_FOR_EO: list[Row] = [
 # Outcomes
 
 
+def test_classes() -> None:
+    """Accuracies by hand: of both classes 140 of 200 people were right, and 160 are."""
+    verdict = judged(BETTER_ALL_OVER, {"mcd": 0.3})
+    none, some = verdict.classes
+    assert (none.name, none.n, none.before, none.after) == ("0", 200, 0.7, 0.8)
+    assert (some.name, some.n, some.before, some.after) == ("1", 200, 0.7, 0.8)
+    assert none.rose
+    assert some.rose
+    assert none.interval is not None
+    assert none.interval[0] < 0.1 < none.interval[1]
+    assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+    older = {k: v for k, v in verdict.to_dict().items() if k != "classes"}
+    assert Verdict.from_dict(older).classes == ()
+
+
+def test_classes_that_lost_are_told_where_classes_are_limited() -> None:
+    """All right before; after, 25 of 150 people with y = 1 are wrong, and 25 of 250 others."""
+    verdict = judged(DP_FOR_EO, {"mcd": 0.3})
+    told = [f"class 0 (1.000 → {225 / 250:.3f})", f"class 1 (1.000 → {125 / 150:.3f})"]
+    assert all(text in verdict.sentence() for text in told)
+    assert all(text not in verdict.under({"dp": 0.05}).sentence() for text in told)
+    rows: list[Row] = [("A", 0, 0, 0, 100), ("A", 1, 1, 1, 60), ("A", 1, 1, 0, 40)]
+    before, after, data = people(rows)
+    alone = Dataset.from_arrays(data.x, data.y)
+    sentence = fn.judge(before, after, alone, {"mcd": 0.3}, on="test").sentence()
+    assert sentence.endswith("Accuracy fell in class 1 (1.000 → 0.600).")
+
+
 def test_improved() -> None:
     """The gap went, the limit holds: every figure is the one worked out by hand."""
     verdict = judged(BETTER_ALL_OVER, {"dp": 0.05})
@@ -783,7 +811,7 @@ def broken_verdicts() -> dict[str, dict]:
         **{
             f"without {name}": {k: v for k, v in plain.items() if k != name}
             for name in plain
-            if name != "positive_outcome"
+            if name not in ("positive_outcome", "classes")
         },
         "nothing": {},
         "a list": [],
@@ -819,6 +847,10 @@ def broken_verdicts() -> dict[str, dict]:
         "rates as a number": plain | {"groups": 3},
         "levelled down or not": plain | {"levelled_down": ["selection_rate"]},
         "raised or not": plain | {"only_raised": ["selection_rate"]},
+        "a class without name": plain | {"classes": [plain["classes"][0] | {"class": 3}]},
+        "a class with half a sample": plain | {"classes": [plain["classes"][0] | {"n": 0.5}]},
+        "a class with more": plain | {"classes": [plain["classes"][0] | {"more": 1}]},
+        "classes as a number": plain | {"classes": 3},
         "another group lost": plain | {"lost_accuracy": ["A"]},
     }
 

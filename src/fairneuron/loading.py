@@ -16,6 +16,7 @@ import numpy as np
 
 from fairneuron.data.builtin import KNOWN, SOURCES, load_dataset
 from fairneuron.data.columns import require_columns
+from fairneuron.data.imagefile import ENDINGS
 from fairneuron.data.imagefolder import TABLE, image_files, read_images
 from fairneuron.data.named_arrays import dataset_of_arrays
 from fairneuron.data.npz import read_npz
@@ -404,7 +405,9 @@ def read_arrays(path: Path) -> dict[str, Any]:
             "data-file",
             "Arrays must be in a .npz file, or in a .safetensors or .pt file of tensors",
             got=str(error.got),
-            cure="Save the tensors in a dictionary: x, y, sensitive.",
+            cure="Give the folder that the image is in."
+            if path.suffix.lower() in ENDINGS
+            else "Save the tensors in a dictionary: x, y, sensitive.",
         ) from error
     return {
         name: (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()

@@ -114,7 +114,7 @@ class Saved:
             threshold, delimiter = self.encoding["threshold"], delimiter or self._delimiter
             require_range("threshold", threshold, 0, 1)
             schema, scaling = self._schema, self._scaling(len(names))
-            shape, labels = self._shape, self._classes
+            shape, labels = () if schema is not None else self._shape, self._classes
             texts = [str(name) for name in self.encoding["texts"]]
             if encode is None and schema is not None and [*schema.feature_names] != names:
                 raise ValueError("a schema of other features")

@@ -358,7 +358,7 @@ class Verdict:
         )
 
     def _told_accuracy(self) -> str:
-        """Whose accuracy fell: of groups, if there are several; of classes, if a limit is theirs."""
+        """Whose accuracy fell: groups, if there are several; classes, if a limit is theirs."""
         lost: list[GroupChange | ClassChange] = []
         if len({c.group for c in self.groups}) > 1:
             lost += self.lost_accuracy

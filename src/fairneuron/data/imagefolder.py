@@ -54,8 +54,8 @@ def read_images(
 
     A folder is ``CLASS/FILE``, or ``GROUP/CLASS/FILE``; the names of its folders are the labels and
     groups. Or a table ``labels.csv`` in it has a row per image: the columns ``file`` (its path in
-    the folder, up to 16 levels deep) and ``label`` (the folder it lies in unless there is such a column), if wanted
-    ``split``, and sensitive columns.
+    the folder, up to 16 levels deep) and ``label`` (the folder it lies in unless there is such a
+    column), if wanted ``split``, and sensitive columns.
 
     Args:
         path: The folder, or a file of arrays; see ``docs/images.md``.

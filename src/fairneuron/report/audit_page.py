@@ -11,7 +11,6 @@ from fairneuron.report.page import bullets, document, facts, note, paragraph, se
 from fairneuron.report.parts import (
     MEANS,
     RATES,
-    READING,
     REFERENCE,
     SAYS_RATE,
     Values,
@@ -22,16 +21,19 @@ from fairneuron.report.parts import (
     caveats,
     floor_of,
     gap_figures,
+    groups_text,
+    labels_of,
     limit_text,
     number,
     origin,
     rate_figure,
+    reading,
     reference_accuracy,
     sentence_case,
-    sizes,
     title_of,
     with_interval,
 )
+from fairneuron.report.scope import scope_of
 
 
 def audit_page(audited: Values) -> bytes:
@@ -54,9 +56,9 @@ def audit_page(audited: Values) -> bytes:
             facts(
                 [
                     ("Definition", f"{title_of(gap)}: {MEANS[gap]}."),
-                    ("y = 1", f"{data['positive_means']}."),
+                    labels_of(audited, data),
                     ("Data", f"{data['name']}, {_part(data['part'])}, n = {audited['n']:,}."),
-                    ("Groups", sizes(audited["groups"]) if audited["sensitive"] else "none given"),
+                    ("Groups", groups_text(audited)),
                     (
                         "Accuracy",
                         f"{with_interval(audited, 'accuracy')}; {REFERENCE}: "
@@ -125,7 +127,8 @@ def _part(part: str) -> str:
 
 def metric_table(audited: Values) -> Html:
     """The metrics of an audit with intervals and noise floors."""
-    names = [name for name in METRICS if name in audited["metrics"]]
+    left_out = scope_of(audited).left_out([one["metric"] for one in audited.get("limits", ())])
+    names = [n for n in METRICS if n in audited["metrics"] and n not in left_out]
     rows = [(title_of(n), with_interval(audited, n), floor_of(audited, n)) for n in names]
     rows.insert(1, (sentence_case(REFERENCE), number(reference_accuracy(audited)), ""))
     return table(f"Metrics, n = {audited['n']:,}", ("metric", "value", "noise floor"), rows)
@@ -133,7 +136,7 @@ def metric_table(audited: Values) -> Html:
 
 def _measured(audited: Values) -> Iterator[Html]:
     yield metric_table(audited)
-    yield note(READING)
+    yield note(reading(audited))
     one = {"measured": audited}
     yield from gap_figures(one, {held["metric"]: held["limit"] for held in audited["limits"]})
     if "classes" in audited:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fairneuron.markup import Html, el, signed, table
 from fairneuron.report import figures
 from fairneuron.report.page import figure, note, paragraph
-from fairneuron.report.parts import Values
+from fairneuron.report.parts import Values, alone_text, neuron_of
 
 LOPSIDED = 0.9  # share of the samples in one cluster from which the two mean little
 
@@ -31,12 +31,16 @@ def carriers(found: Values, paths: Values | None) -> Iterator[Html]:
             f"Of {paths['samples']:,} of the {paths['drawn_from']:,} training samples, drawn at "
             "random:"
         )
+    counted = found if paths is None else paths
+    if alone_text(counted):
+        yield paragraph(alone_text(counted))
+        return
     if "makeup" not in found and paths is not None:
         yield paragraph(paths["sentence"])
-    yield from _clusters(found if paths is None else paths)
+    yield from _clusters(counted)
     if paths is not None and _links(paths):
         yield _synapses(paths)
-    share = (found if paths is None else paths)["biased_share"]
+    share = counted["biased_share"]
     if not 1 - LOPSIDED <= share <= LOPSIDED:
         yield note(
             f"{share:.1%} of the samples have a rare path: here γ and θ tell hardly anybody from "
@@ -57,12 +61,19 @@ def _network(found: Values, paths: Values | None) -> Iterator[Html]:
     by_layer: dict[str, list[int]] = {}
     for neuron in found.get("neurons", ()):
         by_layer.setdefault(neuron["layer"], []).append(neuron["unit"])
-    columns = [figures.Column(n, size, by_layer.get(n, ())) for n, size in layers.items()]
+    heads = {n for n, kind in found.get("kinds", {}).items() if kind == "head"}
+    columns = [
+        figures.Column(n, size, by_layer.get(n, ()), heads=n in heads) for n, size in layers.items()
+    ]
     links = [] if paths is None else _links(paths)
+    links = [one for one in links if {one.read[0], one.reads[0]} <= {None, *layers}]
     if not by_layer and not links:
         return
     shows = []
-    where = ", ".join(f"{len(c.highlighted)} of {c.neurons} in layer {c.name}" for c in columns)
+    where = ", ".join(
+        f"{len(c.highlighted)} of {c.neurons}{' heads' * c.heads} in layer {c.name}"
+        for c in columns
+    )
     if by_layer:
         shows.append(
             "Large dots with a name (layer.unit) are those with the most leverage on the gap: "
@@ -70,10 +81,10 @@ def _network(found: Values, paths: Values | None) -> Iterator[Html]:
         )
     if links and paths is not None:
         shows.append(
-            "Lines are the synapses in which activation paths differ most: solid ones are on more "
-            f"of the paths of biased samples ({paths['looked_at']['biased']:,} looked at), dashed "
-            f"ones on more of those of benign samples ({paths['looked_at']['benign']:,}); the "
-            "thicker, the larger the difference."
+            "Lines are the synapses between these layers in which activation paths differ most: "
+            "solid ones are on more of the paths of biased samples "
+            f"({paths['looked_at']['biased']:,} looked at), dashed ones on more of those of benign "
+            f"samples ({paths['looked_at']['benign']:,}); the thicker, the larger the difference."
         )
     title = (
         "The network, and the neurons that the gap pulls most"
@@ -141,7 +152,7 @@ def _neurons(found: Values) -> Iterator[Html]:
     )
     rows = [
         (
-            f"{n['layer']}.{n['unit']}",
+            _neuron(found, n),
             f"{n['pull']:.4f}",
             signed(n["conflict"], 2),
             f"{n['active']:.0%}",
@@ -154,6 +165,11 @@ def _neurons(found: Values) -> Iterator[Html]:
     )
     if left:
         yield note(f"{left} more stand in result.json.")
+
+
+def _neuron(found: Values, neuron: Values) -> str:
+    layer, unit = neuron_of(found, neuron)
+    return f"{unit} of {layer}" if " " in unit else f"{layer}.{unit}"
 
 
 def _clusters(found: Values) -> Iterator[Html]:

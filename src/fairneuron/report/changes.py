@@ -20,7 +20,7 @@ from fairneuron.report.parts import (
     by_column,
     changed,
     class_figure,
-    class_rows,
+    each_class,
     floor_of,
     gap_figures,
     limit_text,
@@ -55,17 +55,26 @@ def before_and_after(result: Values) -> Iterator[Html]:
     yield table(f"Metrics on test data, n = {before['n']:,}", head, rows)
     yield note(reading(before))
     both, scope = {"before": before, "after": after}, scope_of(before)
+    if scope.groups:
+        yield from gap_figures(both, limit)
     if scope.classes:
         yield el("h3", "By class")
         yield class_figure(both)
         yield table(
             "Accuracy: share of the samples of a class that are predicted right",
             ("class", "n", "before", "after", "change"),
-            class_rows(both, result["verdicts"]["test"]),
+            [
+                (
+                    old["class"],
+                    f"{old['n']:,}",
+                    *(between(one["accuracy"], one["interval"]) for one in (old, new)),
+                    "" if change is None else changed(change),
+                )
+                for old, new, change in each_class(result)
+            ],
         )
     if not scope.groups:
         return
-    yield from gap_figures(both, limit)
     yield el("h3", "By group")
     rates = list(dict.fromkeys(rate for name in limit for rate in EQUALISED[name]))
     changes = _changes_by(result)
@@ -97,9 +106,31 @@ def _changes_by(result: Values) -> dict[tuple[str, str], Values]:
 
 
 def what_else_changed(result: Values) -> Iterator[Html]:
-    """Flips, what got worse, levelling down, and groups that lost accuracy."""
-    test = result["verdicts"]["test"]
-    yield table(
+    """Flips, what got worse, levelling down, and groups and classes that lost accuracy."""
+    test, scope = result["verdicts"]["test"], scope_of(result["before"])
+    if scope.groups or not scope.several:
+        yield _flips(test)
+    worse = [(title_of(name), test["changes"][name]) for name in test["worse"]]
+    told = [
+        f"{title} got reliably worse: {number(c['before'])} to {number(c['after'])}."
+        for title, c in worse
+    ] or ["No metric without a limit got reliably worse."]
+    if scope.groups:
+        told += _of_groups(result)
+    if scope.classes:
+        lost = [
+            f"class {c['class']} ({changed(c)})"
+            for c in test.get("classes", ())
+            if c["interval"] and c["interval"][1] < 0
+        ]
+        told.append(_lost("class", lost))
+    yield bullets(told)
+    if scope.groups:
+        yield note(loss_text(result["data"].get("outcome")))
+
+
+def _flips(test: Values) -> Html:
+    return table(
         f"Predictions that changed, on test data, n = {test['n']:,}",
         ("group", "n", "changed to y = 1", "changed away from y = 1", "unchanged"),
         [
@@ -113,11 +144,10 @@ def what_else_changed(result: Values) -> Iterator[Html]:
             for flip in test["flips"]
         ],
     )
-    worse = [(title_of(name), test["changes"][name]) for name in test["worse"]]
-    told = [
-        f"{title} got reliably worse: {number(c['before'])} to {number(c['after'])}."
-        for title, c in worse
-    ] or ["No metric without a limit got reliably worse."]
+
+
+def _of_groups(result: Values) -> Iterator[str]:
+    """One-sided changes of rates, and groups that lost accuracy, in sentences."""
     changes = _changes_by(result)
     for down, (moved, against) in ((True, ("fell", "rose")), (False, ("rose", "fell"))):
         rates = one_sided(result, down=down)
@@ -130,20 +160,18 @@ def what_else_changed(result: Values) -> Iterator[Html]:
                 and c["interval"]
                 and (c["interval"][1] < 0 if down else c["interval"][0] > 0)
             ]
-            told.append(
+            yield (
                 f"{title}: the {RATES[rate]} {moved}, and reliably {against} in no group; {moved} "
                 f"in {', '.join(groups)}."
             )
         if not rates:
-            told.append(f"No limited gap shrank by {'falls' if down else 'rises'} alone.")
-    lost = [f"{g} ({_changed(changes[g, 'accuracy'])})" for g in test["lost_accuracy"]]
-    told.append(
-        f"Accuracy reliably fell in {', '.join(lost)}."
-        if lost
-        else "Accuracy reliably fell in no group."
-    )
-    yield bullets(told)
-    yield note(loss_text(result["data"].get("outcome")))
+            yield f"No limited gap shrank by {'falls' if down else 'rises'} alone."
+    lost = result["verdicts"]["test"]["lost_accuracy"]
+    yield _lost("group", [f"{g} ({changed(changes[g, 'accuracy'])})" for g in lost])
+
+
+def _lost(kind: str, names: list[str]) -> str:
+    return f"Accuracy reliably fell in {', '.join(names) or f'no {kind}'}."
 
 
 def one_sided(result: Values, *, down: bool) -> list[str]:

@@ -100,6 +100,11 @@ def _measured(audits: Mapping[str, Values], data: Values) -> Values:
         "most_frequent_class_accuracy": reference_accuracy(next(iter(audits.values()))),
         "figures": [figure for model, one in each for figure in _figures(model, one)],
         "rates": [rate for model, one in each for rate in _rates(model, one)],
+        "classes": [
+            {"model": model, **one}
+            for model, audited in audits.items()
+            for one in audited.get("classes", ())
+        ],
         "impact": impact_of(audits, data),
     }
 

@@ -10,7 +10,17 @@ from fairneuron.governance import FOUR_FIFTHS, SMALL, impact_tables
 from fairneuron.markup import Html, table
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report.page import bullets, facts, note, paragraph, section
-from fairneuron.report.parts import MEANS, all_of, between, limit_text, number, sizes, title_of
+from fairneuron.report.parts import (
+    MEANS,
+    all_of,
+    between,
+    labels_of,
+    limit_text,
+    number,
+    sizes,
+    title_of,
+)
+from fairneuron.report.scope import scope_of
 
 Values = dict[str, Any]
 IMPACT_TITLE = "Impact ratios: a calculation, not an audit"
@@ -61,6 +71,9 @@ def impact_of(audits: Mapping[str, Values], data: Values) -> Values:
     Args:
         audits: "before" and "after", or "measured", to what ``Audit.to_dict`` gives.
         data: Of the result: ``outcome`` is what ``y = 1`` is to a person, or None.
+
+    Returns:
+        As plain values; without groups there are no tables.
     """
     outcome = data.get("outcome")
     harmful = outcome == "harmful"
@@ -73,6 +86,7 @@ def impact_of(audits: Mapping[str, Values], data: Values) -> Values:
         "tables": [
             {"model": model, **one}
             for model, audited in audits.items()
+            if scope_of(audited).groups
             for one in impact_tables(audited, harmful=harmful)
         ],
     }
@@ -218,8 +232,8 @@ def repair_card(result: Values) -> Values:
         )
     return {
         "intended_use": made.get("intended_use") or NOT_STATED,
-        "model": f"{_model(made)}; y = 1 is predicted at a probability of {made['threshold']:g}.",
-        "data": _data(data, result["before"]["n"]),
+        "model": f"{_model(made)}; {_predicts(made['threshold'], result['before'])}.",
+        "data": _data(data, result["before"]),
         "groups": _groups(result["before"], made.get("include_sensitive")),
         "metrics": "; ".join(
             f"{title_of(name)}, {limit_text(limit, name)} wanted: {MEANS[name]}" for name in limit
@@ -234,12 +248,14 @@ def audit_card(audited: Values) -> Values:
     """The model card of an audit, of what ``audit_page`` gets."""
     data = audited["data"]
     model = audited["model"]
+    left_out = scope_of(audited).left_out()
     return {
         "intended_use": audited.get("intended_use") or NOT_STATED,
         "model": f"{model[0].upper()}{model[1:]}.",
-        "data": _data(data, audited["n"]),
+        "data": _data(data, audited),
         "groups": _groups(audited, None),
-        "metrics": ", ".join(METRICS[name].title for name in audited["metrics"]) + ".",
+        "metrics": ", ".join(METRICS[n].title for n in audited["metrics"] if n not in left_out)
+        + ".",
         "limits": _limits(data, audited),
     }
 
@@ -269,26 +285,41 @@ def _model(made: Values) -> str:
     return "A network that fairneuron trained for this report"
 
 
-def _data(data: Values, n: int) -> str:
+def _predicts(threshold: float, audited: Values) -> str:
+    if scope_of(audited).several:
+        return "the class of the highest probability is predicted"
+    return f"y = 1 is predicted at a probability of {threshold:g}"
+
+
+def _data(data: Values, audited: Values) -> str:
+    term, means = labels_of(audited, data)
     part = "all rows" if data["part"] == "all" else f"{data['part']} part"
-    return (
-        f"{data['name']}, {part}, n = {n:,}, {data['features']:,} inputs. "
-        f"y = 1: {data['positive_means']}."
-    )
+    return f"{data['name']}, {part}, n = {audited['n']:,}, {_inputs(data)}. {term}: {means}"
+
+
+def _inputs(data: Values) -> str:
+    if "shape" in data:
+        return f"inputs of the shape {' × '.join(map(str, data['shape']))}"
+    return f"{data['features']:,} inputs"
 
 
 def _groups(audited: Values, read: bool | None) -> str:
+    if not scope_of(audited).groups:
+        return "None given."
     inputs = "" if read is None else f" They are {'' if read else 'not '}among the inputs."
     return f"By {all_of(audited['sensitive'])}: {sizes(audited['groups'])}{inputs}"
 
 
 def _limits(data: Values, audited: Values) -> list[str]:
-    small = [g["group"] for g in audited["groups"] if g["compared"] and 0 < g["n"] < 100]
+    groups = audited["groups"] if scope_of(audited).groups else []
+    small = [g["group"] for g in groups if g["compared"] and 0 < g["n"] < 100]
     few = ", ".join(small[:12]) + (f" and {len(small) - 12} more" if len(small) > 12 else "")
     return [
         f"Measured once, on the {data['part']} part of these data; people elsewhere or later, and "
         "uses other than the intended one, are not covered.",
-        "Only the groups above were compared; others may be treated worse.",
+        "Only the groups above were compared; others may be treated worse."
+        if groups
+        else "No groups were compared; some may be treated worse.",
         *([f"Fewer than 100 people: {few}; their rates are uncertain."] if small else []),
         "Labels are taken as they are; whether they are just was not examined.",
     ]

@@ -19,13 +19,15 @@ from fairneuron.report.parts import (
     Values,
     all_of,
     caveats,
+    groups_text,
+    labels_of,
     number,
     origin,
     reference_accuracy,
     reference_text,
-    sizes,
     title_of,
 )
+from fairneuron.report.scope import scope_of
 from fairneuron.verdict import is_loss, one_sided_title
 
 _HEADLINES = {
@@ -58,12 +60,17 @@ def repair_page(result: Values) -> bytes:
                 "What carries the gap", *carriers(result["explanation"], result.get("pathways"))
             ),
             section("What else changed", *what_else_changed(result)),
-            impact_section({"before": result["before"], "after": result["after"]}, result["data"]),
+            *_impact(result),
             section("Read this with care", bullets(_caveats(result))),
             card_section(repair_card(result)),
             section("How to reproduce", *_reproduce(result)),
         ],
     )
+
+
+def _impact(result: Values) -> Iterator[Html]:
+    if scope_of(result["before"]).groups:
+        yield impact_section({"before": result["before"], "after": result["after"]}, result["data"])
 
 
 def lead(result: Values) -> str:
@@ -73,9 +80,10 @@ def lead(result: Values) -> str:
     headlines = _HEADLINES if len(limited) == 1 else _SEVERAL
     went = "; ".join(_went(name, change) for name, change in limited.items())
     kept = "; no candidate was better on validation data, so the original is kept"
+    by = f", groups by {all_of(data['sensitive'])}" if data["sensitive"] else ""
     return (
-        f"{headlines[test['outcome']]}: on test data of {data['name']} (n = {test['n']:,}, groups "
-        f"by {all_of(data['sensitive'])}), {went}{kept if result['chosen'] == 0 else ''}."
+        f"{headlines[test['outcome']]}: on test data of {data['name']} (n = {test['n']:,}{by}), "
+        f"{went}{kept if result['chosen'] == 0 else ''}."
     )
 
 
@@ -131,8 +139,8 @@ def _glance(result: Values) -> Iterator[tuple[str, object]]:
     data, test = result["data"], result["verdicts"]["test"]
     for name in result["configuration"]["limit"]:
         yield "Definition", f"{title_of(name)}: {MEANS[name]}."
-    yield "y = 1", f"{data['positive_means']}."
-    yield "Groups", sizes(result["before"]["groups"])
+    yield labels_of(result["before"], data)
+    yield "Groups", groups_text(result["before"])
     accuracy = test["changes"]["accuracy"]
     yield (
         "Accuracy",

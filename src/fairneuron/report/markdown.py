@@ -25,12 +25,14 @@ from fairneuron.report.governance import (
 from fairneuron.report.parts import (
     ONE_CLASS,
     REFERENCE,
-    class_rows,
+    alone_text,
+    each_class,
     labels_of,
     loss_text,
     neuron_of,
     reference_accuracy,
     reference_text,
+    small_classes,
     undefined_texts,
 )
 from fairneuron.report.scope import scope_of
@@ -115,6 +117,19 @@ def change_rows(result: dict[str, Any], *, brackets: bool = True) -> list[tuple[
     return [(group, *changes) for group, changes in rows.items()]
 
 
+def class_rows(result: dict[str, Any], *, brackets: bool = True) -> list[tuple[str, ...]]:
+    """Class, n, accuracy before and after, and its change on test data, as texts."""
+    return [
+        (
+            old["class"],
+            str(old["n"]),
+            *(_within(one["accuracy"], one["interval"]) for one in (old, new)),
+            "" if change is None else _change(change, brackets=brackets),
+        )
+        for old, new, change in each_class(result)
+    ]
+
+
 def before_and_after(result: dict[str, Any]) -> str:
     """The table of ``metric_rows``, with the names in full."""
     rows = [
@@ -166,13 +181,12 @@ def _choice(result: dict[str, Any]) -> str:
 
 def _classes(result: dict[str, Any]) -> list[str]:
     term, text = labels_of(result["before"], result["data"])
-    both = {"before": result["before"], "after": result["after"]}
     return [
         "## Classes",
         f"{term}: {_escape(text)}",
-        _table(CLASS_COLUMNS, class_rows(both, result["verdicts"]["test"])),
-        "Accuracy: the share of the samples of a class that are predicted right. In parentheses: "
-        "95 % intervals; of the change, on paired samples, and reliable where it leaves out zero.",
+        _table(CLASS_COLUMNS, class_rows(result)),
+        "Accuracy: the share of the samples of a class that are predicted right, with its 95 % "
+        "interval; change: after minus before, with its interval, \\* where that leaves out zero.",
     ]
 
 
@@ -252,7 +266,11 @@ def _columns(data: dict[str, Any]) -> list[str]:
 
 
 def _explanation(found: dict[str, Any]) -> list[str]:
-    table = _neurons(found) if "neurons" in found else _makeup(found["makeup"])
+    if "neurons" in found:
+        table = _neurons(found)
+    else:
+        alone = alone_text(found)
+        table = [alone] if alone else _makeup(found["makeup"])
     return [_escape(found["sentence"]), *table]
 
 
@@ -344,9 +362,10 @@ def _caveats(result: dict[str, Any]) -> list[str]:
     stopped, scope = result.get("stopped"), scope_of(result["before"])
     small = [g["group"] for g in result["before"]["groups"] if scope.groups and g["n"] < 100]
     notes = [
-        "The repair reduces a measured gap under the stated definition, on data like these. "
-        "Definitions of fairness conflict: "
-        "shrinking one gap can widen another, and the table above shows several."
+        "The repair reduces a measured gap under the stated definition, on data like these."
+        + " Definitions of fairness conflict: shrinking one gap can widen another, and the table "
+        "above shows several." * scope.groups,
+        *map(_escape, small_classes(result["before"])),
     ]
     notes += filter(None, [reference_text(result["after"])])
     if small:
@@ -425,8 +444,11 @@ def _reproduce(result: dict[str, Any]) -> str:
 
 
 def _with_interval(audited: dict[str, Any], name: str) -> str:
-    bounds = audited["intervals"].get(name)
-    text = _number(audited["metrics"][name])
+    return _within(audited["metrics"][name], audited["intervals"].get(name))
+
+
+def _within(value: float | None, bounds: Sequence[float] | None) -> str:
+    text = _number(value)
     return text if bounds is None else f"{text} [{bounds[0]:.2f}, {bounds[1]:.2f}]"
 
 

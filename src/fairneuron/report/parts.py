@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ SAYS_RATE = {
 }
 _GAPS = ("dp", "eo", "eodds", "abcc")
 _SMALL = 100
+ALONE = 0.99  # share of rare paths from which there is nothing to compare them with
 REFERENCE = "accuracy of always predicting the most frequent class"
 
 
@@ -80,30 +81,16 @@ def labels_of(audited: Values, data: Values) -> tuple[str, str]:
     scope = scope_of(audited)
     if not scope.several:
         return "y = 1", f"{data['positive_means']}."
-    many = len(scope.classes)
     if scope.groups:
-        return "y = 1", f"{data['positive_means']}, one of {many} classes."
-    return "Classes", f"{many}: {listed(scope.classes)}."
+        return "y = 1", f"{data['positive_means']}, one of {len(scope.classes)} classes."
+    return "Classes", f"{listed(scope.classes)}."
 
 
-def class_rows(audits: Mapping[str, Values], verdict: Values) -> list[tuple[str, ...]]:
-    """Class, n, its accuracy in each audit, and the change of it, as texts.
-
-    Args:
-        audits: "before" and "after".
-        verdict: On the same people; those of older results have no changes.
-    """
-    rows = zip(*(audited["classes"] for audited in audits.values()), strict=True)
-    changes = verdict.get("classes") or [None] * len(scope_of(audits["before"]).classes)
-    return [
-        (
-            old["class"],
-            f"{old['n']:,}",
-            *(between(one["accuracy"], one["interval"]) for one in (old, new)),
-            "" if change is None else changed(change),
-        )
-        for (old, new), change in zip(rows, changes, strict=True)
-    ]
+def each_class(result: Values) -> list[tuple[Values, Values, Values | None]]:
+    """Every class of a repair: before, after, and the change; older results have none."""
+    before, after = result["before"]["classes"], result["after"]["classes"]
+    changes = result["verdicts"]["test"].get("classes") or [None] * len(before)
+    return list(zip(before, after, changes, strict=True))
 
 
 def changed(change: Values) -> str:
@@ -132,6 +119,11 @@ def sizes(groups: Sequence[Values]) -> str:
     named = [f"{g['group']} (n = {g['n']:,})" for g in groups[:12]]
     more = [f"{len(groups) - 12} more"] if len(groups) > 12 else []
     return f"{', '.join([*named, *more])}."
+
+
+def groups_text(audited: Values) -> str:
+    """The groups that are compared, with their sizes."""
+    return sizes(audited["groups"]) if scope_of(audited).groups else "None given."
 
 
 def gap_figures(audits: Mapping[str, Values], limit: Mapping[str, float]) -> Iterator[Html]:
@@ -251,25 +243,19 @@ def caveats(audited: Sequence[Values]) -> list[str]:
     small = [f"{g['group']} ({g['n']})" for g in compared if g["n"] < _SMALL]
     aside = [g["group"] for g in groups if g["n"] and not g["compared"]]
     empty = [g["group"] for g in groups if not g["n"]]
-    few = [f"{c['class']} ({c['n']})" for c in audited[0].get("classes", ()) if c["n"] < _SMALL]
     notes = [reference_text(audited[-1]), _conflict(compared) if scope.groups else ""]
     notes = [*filter(None, notes)]
     if small:
         notes.append(
             f"Groups of fewer than {_SMALL} samples: {listed(small)}. Their rates are uncertain."
         )
-    if few:
-        notes.append(
-            f"Classes of fewer than {_SMALL} samples: {listed(few)}. Their accuracies are "
-            "uncertain."
-        )
+    notes += small_classes(audited[0])
     if empty:
         notes.append(f"Groups without samples here: {listed(empty)}.")
     if aside:
         notes.append(f"Shown, but not compared, since a value is unknown: {listed(aside)}.")
     notes += undefined_texts(audited)
-    if scope.several:
-        notes.append(ONE_CLASS)
+    notes += [ONE_CLASS] if scope.several else []
     notes.append(
         "All figures are of samples such as these; they say nothing about data of another kind, "
         "and nothing about whether the labels themselves are just."
@@ -278,19 +264,39 @@ def caveats(audited: Sequence[Values]) -> list[str]:
 
 
 ONE_CLASS = (
-    "F1 and AUC tell y = 1 from everything else; with more than two classes they are left out here."
+    "F1 and AUC tell y = 1 from everything else, so with more than two classes they have a row "
+    "only where a verdict names them."
 )
 
 
-def undefined_texts(audited: Sequence[Values]) -> list[str]:
-    """A sentence for every reason why metrics are undefined."""
+def small_classes(audited: Values) -> list[str]:
+    """A sentence on classes of few samples, if there are any."""
+    few = [f"{c['class']} ({c['n']})" for c in audited.get("classes", ()) if c["n"] < _SMALL]
+    if not few:
+        return []
+    told = f"Classes of fewer than {_SMALL} samples: {listed(few)}."
+    return [f"{told} Their accuracies are uncertain."]
+
+
+def undefined_texts(
+    audited: Sequence[Values], metrics: Collection[str] = tuple(METRICS)
+) -> list[str]:
+    """A sentence for every reason why some metrics are undefined."""
     names: dict[str, list[str]] = {}
     for name, why in {k: why for one in audited for k, why in one["undefined"].items()}.items():
-        names.setdefault(why, []).append(METRICS[name].title)
+        if name in metrics:
+            names.setdefault(why, []).append(METRICS[name].title)
     return [
         f"{sentence_case(', '.join(titles))} {'are' if len(titles) > 1 else 'is'} undefined: {why}."
         for why, titles in names.items()
     ]
+
+
+def left_out_texts(audited: Sequence[Values]) -> list[str]:
+    """Why metrics are left out of the tables of these audits."""
+    scope = scope_of(audited[0])
+    one_class = [ONE_CLASS] if scope.several else []
+    return [*undefined_texts(audited, scope.left_out()), *one_class]
 
 
 def _conflict(groups: Sequence[Values]) -> str:
@@ -332,6 +338,19 @@ def origin(result: Values) -> Iterator[Html]:
         ]
         rows += [(c["column"], f"no input: {c['why']}") for c in data["unused"]]
         yield table("Columns", ("column", "read as"), rows, words=True)
+
+
+def alone_text(paths: Values) -> str:
+    """That (nearly) everybody has a rare path, and what to do about it; empty if not."""
+    if paths["biased_share"] < ALONE:
+        return ""
+    benign = paths["samples"] - sum(row["biased"] for row in paths["makeup"])
+    return (
+        f"The {paths['samples']:,} samples take {paths['paths']:,} paths of synapses, so "
+        f"{f'only {benign:,} of them share' if benign else 'none of them shares'} a frequent one, "
+        "and there are no clusters to compare: fairneuron paths counts coarser ones with --level "
+        "units, and with --similarity beside it similar ones together."
+    )
 
 
 def neuron_of(found: Values, neuron: Values) -> tuple[str, str]:

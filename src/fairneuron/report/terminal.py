@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,13 +167,7 @@ def print_columns(title: str, columns: Sequence[dict[str, Any]]) -> None:
 
 def print_repair(result: dict[str, Any], out: Path) -> None:
     """Before and after, verdicts, and where the report is."""
-    from fairneuron.report.markdown import (
-        CHANGE_COLUMNS,
-        change_rows,
-        metric_rows,
-        original_kept,
-        which_counts,
-    )
+    from fairneuron.report.markdown import metric_rows, original_kept, which_counts
     from fairneuron.report.parts import REFERENCE, reference_text
 
     console = Console()
@@ -183,11 +177,7 @@ def print_repair(result: dict[str, Any], out: Path) -> None:
         table.add_row(*map(_text, (_REFERENCE if name == REFERENCE else name, *figures)))
     console.print(table)
     console.print(_SAYS_REFERENCE)
-    changes = _table(*CHANGE_COLUMNS)
-    for cells in change_rows(result, brackets=False):
-        changes.add_row(*map(_text, cells))
-    console.print(changes)
-    console.print("* Reliable: its 95 % interval leaves out zero.")
+    _print_changes(console, result)
     if result["chosen"] == 0:
         console.print(_text(original_kept(result)))
     for data in ("validation", "test"):
@@ -200,14 +190,57 @@ def print_repair(result: dict[str, Any], out: Path) -> None:
     console.print(_text(f"Report: {out / 'report.md'}, {out / 'report.html'}"), soft_wrap=True)
 
 
+def _print_changes(console: Console, result: dict[str, Any]) -> None:
+    """What happened to every class and every group, and why metrics are left out."""
+    from fairneuron.report.markdown import CHANGE_COLUMNS, CLASS_COLUMNS, change_rows, class_rows
+    from fairneuron.report.parts import left_out_texts
+    from fairneuron.report.scope import scope_of
+
+    scope = scope_of(result["before"])
+    for told in left_out_texts([result["before"], result["after"]]):
+        console.print(_text(told))
+    if scope.classes:
+        _print_rows(console, CLASS_COLUMNS, class_rows(result, brackets=False))
+    if scope.groups:
+        _print_rows(console, CHANGE_COLUMNS, change_rows(result, brackets=False))
+    console.print("* Reliable: its 95 % interval leaves out zero.")
+
+
+def _print_rows(console: Console, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = _table(*head)
+    for cells in rows:
+        table.add_row(*map(_text, cells))
+    console.print(table)
+
+
 def print_audit(result: dict[str, Any], title: str) -> None:
     """Metrics with intervals and noise floors, and the rates of each group."""
-    from fairneuron.metrics.definitions import METRICS
-    from fairneuron.report.parts import reference_accuracy, reference_text
+    from fairneuron.report.parts import left_out_texts, reference_text
 
     console = Console()
+    _print_metrics(console, result, title)
+    console.print(_SAYS_REFERENCE)
+    for told in filter(None, (reference_text(result), *left_out_texts([result]))):
+        console.print(_text(told))
+    _print_groups(console, result)
+    if "by_column" in result:
+        columns = _table("groups of one column alone", *BY_COLUMN)
+        for column, audited in result["by_column"].items():
+            columns.add_row(_text(column), *(_number(audited["metrics"][m]) for m in BY_COLUMN))
+        console.print(columns)
+
+
+def _print_metrics(console: Console, result: dict[str, Any], title: str) -> None:
+    """The metrics of an audit that say something of its data."""
+    from fairneuron.metrics.definitions import METRICS
+    from fairneuron.report.parts import reference_accuracy
+    from fairneuron.report.scope import scope_of
+
     table = _table(title, "value", "95 % interval", "noise floor")
+    left_out = scope_of(result).left_out()
     for name, value in result["metrics"].items():
+        if name in left_out:
+            continue
         bounds, floor = result["intervals"][name], result["noise_floor"].get(name)
         table.add_row(
             METRICS[name].title,
@@ -222,9 +255,10 @@ def print_audit(result: dict[str, Any], title: str) -> None:
         if name == "accuracy":
             table.add_row(_REFERENCE, _number(reference_accuracy(result)), "", "")
     console.print(table)
-    console.print(_SAYS_REFERENCE)
-    if reference_text(result):
-        console.print(_text(reference_text(result)))
+
+
+def _print_groups(console: Console, result: dict[str, Any]) -> None:
+    """The rates of each group, and the accuracy of each class."""
     if result["sensitive"]:
         rates = ("selection_rate", "tpr", "fpr", "accuracy")
         groups = _table("group", "n", "y = 1", *rates)
@@ -239,11 +273,6 @@ def print_audit(result: dict[str, Any], title: str) -> None:
             bounds = "" if low is None else f"{low:.3f} to {high:.3f}"
             classes.add_row(_text(row["class"]), str(row["n"]), _number(row["accuracy"]), bounds)
         console.print(classes)
-    if "by_column" in result:
-        columns = _table("groups of one column alone", *BY_COLUMN)
-        for column, audited in result["by_column"].items():
-            columns.add_row(_text(column), *(_number(audited["metrics"][m]) for m in BY_COLUMN))
-        console.print(columns)
 
 
 def _text(text: str, style: str = "") -> Text:

@@ -112,6 +112,11 @@ def short(words: str, most: int) -> str:
     return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
+def short_end(words: str, most: int) -> str:
+    """The end of a text, of at most so many characters: of paths, what tells them apart."""
+    return words if len(words) <= most else f"…{words[len(words) - most + 1 :]}"
+
+
 def tenth(value: float) -> str:
     """A place to a tenth, without what says nothing."""
     return f"{value:.1f}".removesuffix(".0")

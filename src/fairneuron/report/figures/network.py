@@ -7,19 +7,21 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fairneuron.markup import Html, el, joined
-from fairneuron.report.figures.drawing import short, svg, tenth, text, turned
+from fairneuron.report.figures.drawing import short_end, svg, tenth, text, turned
 
 CELLS, HIGH = 512, 32  # dots of a layer, and of a column of them
 TOP, PITCH = 62, 14
+NAME, CHARACTER = 26, 7  # most characters of a name, and how wide one is
 Places = dict[tuple[str | None, int], tuple[float, float]]
 
 
 class Column(NamedTuple):
-    """A hidden layer: its name, how many neurons it has, and which are highlighted."""
+    """A hidden layer: its name, how many neurons it has, which are highlighted, and their kind."""
 
     name: str
     neurons: int
     highlighted: Sequence[int]
+    heads: bool = False
 
 
 class Link(NamedTuple):
@@ -60,7 +62,7 @@ def network_plot(
         at |= {(column.name, unit): places[unit // many] for unit in range(column.neurons)}
         layers += [*_column(column, x, places)]
         arrows.append(_arrow(x - 22, TOP + high / 2))
-        x += max(across * wide, 110) + 34
+        x += max(across * wide, 110, CHARACTER * (len(_name(column)) + 1)) + 34
     layers.append(_block(x, high, "output"))
     arrows.append(_arrow(x - 22, TOP + high / 2))
     drawn += [_link(link, at, (x - 10, TOP + high / 2)) for link in links] or arrows
@@ -69,10 +71,10 @@ def network_plot(
 
 def _column(column: Column, x: float, places: Sequence[tuple[float, float]]) -> Iterator[Html]:
     """A layer: its name, its dots, and those that are highlighted."""
-    name, many = short(column.name, 12), _shares(column)
-    yield text(x, 26, f"layer {name}")
+    many = _shares(column)
+    yield text(x, 26, _name(column))
     of = f"{len(column.highlighted)} of " if column.highlighted else ""
-    yield text(x, 44, f"{of}{column.neurons}", class_="muted")
+    yield text(x, 44, f"{of}{column.neurons}{' heads' * column.heads}", class_="muted")
     chosen = {unit // many for unit in column.highlighted}
     plain = "".join(
         f"M{tenth(px)} {tenth(py)}h0" for cell, (px, py) in enumerate(places) if cell not in chosen
@@ -80,7 +82,7 @@ def _column(column: Column, x: float, places: Sequence[tuple[float, float]]) -> 
     yield el("path", d=plain or "M0 0", class_="dots")
     for cell in sorted(chosen):
         px, py = places[cell]
-        own = f"{name}.{cell * many}"
+        own = f"{column.name}.{cell * many}"
         yield el("circle", el("title", own), cx=tenth(px), cy=tenth(py), r=5, class_="hit")
         if _named(column) and many == 1:
             label = own if len(own) <= 6 else f".{cell}"
@@ -100,6 +102,11 @@ def _link(link: Link, at: Places, output: tuple[float, float]) -> Html:
         stroke_width=tenth(1 + 4 * link.difference),
         class_=f"link {link.kind}",
     )
+
+
+def _name(column: Column) -> str:
+    name = short_end(column.name, NAME)
+    return f"layer {name}" if len(name) <= 8 else name
 
 
 def _named(column: Column) -> bool:
