@@ -99,7 +99,7 @@ def test_ctrl_c_says_how_to_go_on(call, here, stop, words: tuple[str, ...]) -> N
     assert FILE not in {path.name for path in (here / "my run").iterdir()}
     again = call("resume", "my run")
     assert again.code == 2
-    assert "as one is when all is done" in again.err
+    assert "which is finished: all of its results are there" in again.err
 
 
 def test_ctrl_c_before_anything_is_done_leaves_nothing(call, here, monkeypatch) -> None:  # noqa: F811
