@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fairneuron.errors import FairNeuronError as FairNeuronError
     from fairneuron.errors import FairNeuronWarning as FairNeuronWarning
     from fairneuron.estimator import FairNeuronClassifier as FairNeuronClassifier
+    from fairneuron.judging import judge as judge
     from fairneuron.mlflow_log import log_to_mlflow as log_to_mlflow
     from fairneuron.models import Predictor as Predictor
     from fairneuron.path_neurons import PathNeurons as PathNeurons
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from fairneuron.training import train_classifier as train_classifier
     from fairneuron.tuning import Search as Search
     from fairneuron.tuning import search as search
-    from fairneuron.verdict import judge as judge
 
 __version__ = "0.1.0"
 
@@ -78,7 +78,7 @@ _HOME = {
     "baselines": "baselines",
     "coloured": "data.coloured",
     "compare": "compare.comparison",
-    "judge": "verdict",
+    "judge": "judging",
     "load_dataset": "data.builtin",
     "log_to_mlflow": "mlflow_log",
     "mean_activations": "slicing",

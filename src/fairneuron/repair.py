@@ -21,6 +21,7 @@ from fairneuron.data.dataset import Dataset
 from fairneuron.errors import require_range
 from fairneuron.forward import in_precision_of, trainable
 from fairneuron.gaps import CRITERIA
+from fairneuron.judging import judge
 from fairneuron.limits import DEFAULT_LIMIT, Limit, check_limit, compares_groups
 from fairneuron.markup import signed, snippet, table
 from fairneuron.metrics.definitions import METRICS
@@ -38,7 +39,7 @@ from fairneuron.terms import (
 )
 from fairneuron.training import Keep, at_once, require_classes, require_trainable
 from fairneuron.trials import Retrained, Trial, choose, front, run_trial
-from fairneuron.verdict import Verdict, judge
+from fairneuron.verdict import Verdict
 
 
 def repair(

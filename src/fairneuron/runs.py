@@ -20,6 +20,7 @@ from fairneuron.clustering import PathSummary
 from fairneuron.data.builtin import SOURCES
 from fairneuron.data.dataset import Dataset
 from fairneuron.io import to_json, write_folder
+from fairneuron.judging import judge
 from fairneuron.limits import Limit
 from fairneuron.loading import (
     SPLIT,
@@ -47,7 +48,7 @@ from fairneuron.state import State
 from fairneuron.subject import Subject
 from fairneuron.training import Keep, at_once
 from fairneuron.trials import Trial, within_reach
-from fairneuron.verdict import Verdict, judge
+from fairneuron.verdict import Verdict
 from fairneuron.weights import mlp_weights, module_weights, network_sum
 
 
