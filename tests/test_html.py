@@ -21,9 +21,10 @@ from fairneuron.markup import el, signed, table
 from fairneuron.metrics.definitions import METRICS
 from fairneuron.report import figures
 from fairneuron.report.audit_page import audit_page
+from fairneuron.report.command import command_of
 from fairneuron.report.document import repair_document
 from fairneuron.report.html import price, repair_page
-from fairneuron.report.markdown import SHOWN, command_of, report, which_counts
+from fairneuron.report.markdown import SHOWN, report, which_counts
 from fairneuron.report.parts import MEANS, REFERENCE, reference_accuracy
 from fairneuron.report.terminal import print_repair
 from fairneuron.runs import used_versions

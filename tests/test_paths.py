@@ -89,6 +89,19 @@ def test_what_is_remembered_does_not_matter(
     equal(fn.activation_paths(net, x, batch_size=7), expected)
 
 
+def test_few_values_of_many_are_remembered_in_one_piece() -> None:
+    """Else they keep the memory around them; many of few stay where they are."""
+    values = {-1: torch.rand(3, 2).double(), 0: torch.rand(3, 1, 4).double()}
+    memory = activations._Memory(8 * 40)
+    kept = [memory.keep(values, 1000) for _ in range(3)]
+    assert kept[2] is None  # 18 numbers each
+    pieces = {v.untyped_storage().data_ptr() for one in kept[:2] for v in one.values()}
+    assert len(pieces) == 1
+    for one in kept[:2]:
+        assert all(torch.equal(one[index], values[index]) for index in values)
+    assert activations._Memory(8 * 40).keep(values, 20) is values
+
+
 def test_samples_are_read_once_if_the_means_are_known() -> None:
     """An iterator will do then."""
     net, x = network(1), data(1)

@@ -13,11 +13,11 @@ from torch.nn import functional
 import fairneuron as fn
 from fairneuron.batches import Batches
 from fairneuron.errors import ModelError, OptionError
-from fairneuron.graph import Recorder
 from fairneuron.kernel import keep_prefix
 from fairneuron.models import mlp
 from fairneuron.paths import Means
 from fairneuron.progress import quiet
+from fairneuron.recording import Recorder
 from fairneuron.slicing import Slicer
 from tests.oracles import literal_paths, same_partition
 

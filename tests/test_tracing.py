@@ -7,7 +7,8 @@ from torch.nn import functional
 
 import fairneuron as fn
 from fairneuron.errors import ModelError
-from fairneuron.graph import Elementwise, Input, Linear, Recorder, Sum
+from fairneuron.graph import Elementwise, Input, Linear, Sum
+from fairneuron.recording import Recorder
 from fairneuron.tracing import trace
 from tests.oracles import same_partition
 from tests.test_slicing import Plain, Residual, data, network

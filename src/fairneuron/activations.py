@@ -11,9 +11,10 @@ from fairneuron.batches import Batches
 from fairneuron.checks import check_model
 from fairneuron.errors import ModelError
 from fairneuron.forward import evaluation, logits, placed
-from fairneuron.graph import Elementwise, Input, Layer, Layout, Recorder
+from fairneuron.graph import Elementwise, Input, Layer, Layout
 from fairneuron.paths import Means
 from fairneuron.progress import Progress
+from fairneuron.recording import Recorder
 from fairneuron.tracing import trace
 from fairneuron.units import find_units
 

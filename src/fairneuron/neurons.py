@@ -19,8 +19,9 @@ import torch
 from fairneuron.data.dataset import Dataset
 from fairneuron.errors import ModelError
 from fairneuron.forward import evaluation, logits, placed, rows_at_once
-from fairneuron.graph import Elementwise, Graph, Heads, Layer, Layout, Recorder
+from fairneuron.graph import Elementwise, Graph, Heads, Layer, Layout
 from fairneuron.models import Scores
+from fairneuron.recording import Recorder
 from fairneuron.units import Units, find_units
 
 

@@ -28,8 +28,8 @@ from fairneuron.graph import (
     Layer,
     Layout,
     Opaque,
-    Recorder,
 )
+from fairneuron.recording import Recorder
 from fairneuron.rules import CONSTANT, MixedUnitsError, Rule, rule_of
 
 

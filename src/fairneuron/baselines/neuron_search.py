@@ -15,9 +15,10 @@ from fairneuron.baselines.protocol import Tuned
 from fairneuron.data.dataset import Dataset, Mask
 from fairneuron.errors import ModelError, require_range, require_whole
 from fairneuron.forward import evaluation, logits, placed
-from fairneuron.graph import Graph, Recorder
+from fairneuron.graph import Graph
 from fairneuron.limits import DEFAULT_LIMIT, Limit
 from fairneuron.models import Network, positive_score
+from fairneuron.recording import Recorder
 from fairneuron.tracing import trace
 from fairneuron.trials import Candidate
 

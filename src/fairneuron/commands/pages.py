@@ -105,8 +105,8 @@ class AuditReport:
             return
         from fairneuron.loading import sums
         from fairneuron.report.audit_page import audit_page, audit_sentence
+        from fairneuron.report.command import shell_word
         from fairneuron.report.document import audit_document
-        from fairneuron.report.markdown import shell_word
         from fairneuron.runs import described, used_versions
 
         files = sums(subject.data)

@@ -210,7 +210,7 @@ def _cells(texts: Any) -> str:
 
 def _repair_command(subject: Subject, best: Mapping[str, Any]) -> str:
     """The command that repairs the same subject with these settings."""
-    from fairneuron.report.markdown import shell_word
+    from fairneuron.report.command import shell_word
 
     words = ["fairneuron", "repair", "--recipe", "paper", *words_of(subject)]
     for name, value in best.items():

@@ -9,8 +9,9 @@ from fairneuron.metrics.definitions import METRICS
 from fairneuron.report.candidates import candidates, choice
 from fairneuron.report.carriers import carriers
 from fairneuron.report.changes import before_and_after, one_sided, what_else_changed
+from fairneuron.report.command import command_of
 from fairneuron.report.governance import card_section, impact_section, repair_card
-from fairneuron.report.markdown import command_of, which_counts
+from fairneuron.report.markdown import which_counts
 from fairneuron.report.page import bullets, document, facts, paragraph, section, verbatim
 from fairneuron.report.parts import (
     MEANS,
